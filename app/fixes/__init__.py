@@ -1,0 +1,1 @@
+"""From a cause to a fix: edits of the plan and of script spans, steps, checks."""

@@ -1,0 +1,1 @@
+"""A case as Markdown, HTML, JSON or text; redaction."""

@@ -1,0 +1,1 @@
+"""Data only: the tree, the pages of the causes, signatures, templates, schemas."""

@@ -1,0 +1,1 @@
+"""GPUs, asked through NVML in a child process."""

@@ -1,0 +1,1 @@
+"""This host: processes, limits, Python and torch, containers."""

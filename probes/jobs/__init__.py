@@ -1,0 +1,1 @@
+"""Distributed jobs that are alive on this host."""

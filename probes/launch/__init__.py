@@ -1,0 +1,1 @@
+"""Launch commands, read into a LaunchPlan and written back."""

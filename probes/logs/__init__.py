@@ -1,0 +1,1 @@
+"""Logs, read into events and recognised by the signatures in assets."""

@@ -1,0 +1,1 @@
+"""Ports, names, interfaces and who answers where."""

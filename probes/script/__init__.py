@@ -1,0 +1,1 @@
+"""Training scripts, read with ast into facts with spans."""

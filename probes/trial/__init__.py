@@ -1,0 +1,1 @@
+"""Trial rendezvous: real ranks that meet here for a moment."""

@@ -1,0 +1,1 @@
+"""The faces: what a case looks like in a terminal."""
