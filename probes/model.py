@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from ddp_assist.probes.launch.plan import LaunchPlan
+    from ddp_assist.probes.launch.plan import Launch, LaunchPlan
 
 # "bad" may lead to a cause, "info" only steers the walk, "unknown" is never taken for "ok".
 Weight = Literal["ok", "bad", "info", "noise", "unknown"]
@@ -58,6 +58,8 @@ class Target:
     """What is examined. Everything is optional: a probe says by `applies` what it needs."""
 
     plan: LaunchPlan | None = None
+    launch: Launch | None = None
+    """The whole launch that `plan` is a part of: a shell script may start several commands."""
     script: Path | None = None
     logs: tuple[str, ...] = ()
     job: int | None = None
@@ -68,6 +70,11 @@ class Target:
     backend: str | None = None
     seen: tuple[Finding, ...] = ()
     """What earlier probes found: a later one may look where a log or a script pointed."""
+
+    @property
+    def plans(self) -> tuple[LaunchPlan, ...]:
+        """Every command of the launch that starts ranks."""
+        return self.launch.plans if self.launch else (self.plan,) if self.plan else ()
 
     def found(self, *keys: str) -> list[Finding]:
         """Earlier findings by key; a trailing `*` matches any outcome of that probe."""

@@ -1,0 +1,75 @@
+"""The only code that changes the machine: ends one process, after it was confirmed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from dataclasses import dataclass
+
+from ddp_assist.probes.host.processes import look, snapshot
+from ddp_assist.probes.network.sockets import on_port, owner
+
+
+class Refused(Exception):
+    """Nothing was sent, and why."""
+
+
+@dataclass(slots=True)
+class Pinned:
+    """A process held by a pidfd since before its facts were read, so no other can take its place."""
+
+    pid: int
+    started: int
+    port: int | None
+    handle: int
+
+    def close(self) -> None:
+        os.close(self.handle)
+
+
+def pin(pid: int, port: int | None = None) -> Pinned:
+    """Opens the process, then checks that it may be ended at all."""
+    if pid <= 1:
+        raise Refused(f"pid {pid} is never ended")
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError as why:
+        raise Refused(f"pid {pid} is gone") from why
+    except OSError as why:
+        raise Refused(f"this kernel can't pin pid {pid} ({why.strerror}): end it yourself") from why
+    try:
+        process = look(pid)
+        if process is None:
+            raise Refused(f"pid {pid} is gone or hidden from you")
+        if process.uid != os.geteuid():
+            raise Refused(f"pid {pid} belongs to uid {process.uid}, not to you")
+        if pid == os.getpid() or pid in {p.pid for p in snapshot().ancestors(os.getpid())}:
+            raise Refused(f"pid {pid} is ddp-assist itself or started it")
+        if port is not None:
+            _holds(pid, port)
+    except Refused:
+        os.close(handle)
+        raise
+    return Pinned(pid, process.started, port, handle)
+
+
+def _holds(pid: int, port: int) -> None:
+    holders = {owner(s.inode) for s in on_port(port) if s.inode}
+    if pid not in holders:
+        raise Refused(f"pid {pid} does not hold port {port} now")
+
+
+def end(pinned: Pinned, force: bool = False, patience: float = 10.0) -> bool:
+    """SIGTERM, or SIGKILL on a second yes; True when it is gone within the time given."""
+    process = look(pinned.pid)
+    if process is None or process.started != pinned.started:
+        raise Refused(f"pid {pinned.pid} is no longer the process that was looked at")
+    if pinned.port is not None:
+        _holds(pinned.pid, pinned.port)
+    try:
+        signal.pidfd_send_signal(pinned.handle, signal.SIGKILL if force else signal.SIGTERM)
+    except ProcessLookupError:
+        return True
+    ready, _, _ = select.select([pinned.handle], [], [], patience)
+    return bool(ready)

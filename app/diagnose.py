@@ -1,0 +1,143 @@
+"""The walk without a screen: what was given is read, the machine is asked, causes are ranked."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
+from ddp_assist.probes.catalogue import READERS, probes
+from ddp_assist.probes.launch.plan import Launch
+from ddp_assist.probes.launch.read import read_launch
+from ddp_assist.probes.model import Finding, Probe, Target
+from ddp_assist.probes.network.endpoints import endpoints
+from ddp_assist.probes.runner import Told, run
+
+COMPLAINTS = frozenset({"log", "story", "flight-recorder", "ras", "job"})
+"""Probes that tell what went wrong; the others tell what is wrong here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user gave."""
+
+    launch: Sequence[str] = ()
+    logs: tuple[str, ...] = ()
+    script: Path | None = None
+    job: int | None = None
+    python: str | None = None
+    symptom: str | None = None
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    cwd: Path = field(default_factory=Path.cwd)
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """What was seen and what follows from it."""
+
+    question: Question
+    target: Target
+    findings: tuple[Finding, ...] = ()
+    symptom: Symptom | None = None
+    ranked: list[Ranked] = field(default_factory=list)
+    asked: frozenset[str] = frozenset()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def causes(self) -> list[Ranked]:
+        return [r for r in self.ranked if r.hidden_by is None and r.cause != "benign"]
+
+    @property
+    def noise(self) -> list[Finding]:
+        return [f for f in self.findings if self.weights.get(f.key) == "noise"]
+
+    @property
+    def unanswered(self) -> list[Finding]:
+        return [f for f in self.findings if f.outcome == "unknown"]
+
+
+def target_of(question: Question) -> Target:
+    """What the words of the user point at."""
+    launch: Launch | None = None
+    if question.launch:
+        launch = read_launch(list(question.launch), question.env, question.cwd)
+    plan = launch.main if launch else None
+    script = question.script
+    if script is None and plan is not None:
+        script = plan.script_path
+    return Target(
+        plan=plan,
+        launch=launch,
+        script=script,
+        logs=question.logs,
+        job=question.job,
+        python=question.python,
+        env=question.env,
+        cwd=plan.cwd if plan else question.cwd,
+    )
+
+
+def is_here(target: Target) -> bool:
+    """Whether what was given belongs to this machine, so that looking at it can tell anything.
+
+    A log alone may come from anywhere: it is from here when it names files that are here.
+    """
+    if target.plans or target.job is not None or target.script is not None or not target.logs:
+        return True
+    return any(f.data.get("from_here") for f in target.seen)
+
+
+def look(
+    target: Target,
+    told: Told | None = None,
+    cancel: threading.Event | None = None,
+    deadline: float | None = None,
+    choose: Callable[[Probe], bool] = lambda probe: True,
+) -> tuple[Target, tuple[Finding, ...], frozenset[str]]:
+    """Reads what was given first, then asks the machine where that points."""
+    chosen = [p for p in probes() if choose(p) and not p.disturbs]
+    readers = [p for p in chosen if p.id in READERS]
+    begun = time.monotonic()
+    seen = run(readers, target, told, cancel, deadline)
+    target = replace(target, seen=seen)
+    target = replace(target, endpoints=endpoints(target))
+    others = [p for p in chosen if p.id not in READERS] if is_here(target) else []
+    left = None if deadline is None else max(0.1, deadline - (time.monotonic() - begun))
+    seen += run(others, target, told, cancel, left)
+    asked = frozenset(p.id for p in (*readers, *others) if p.applies(replace(target, seen=seen)))
+    return replace(target, seen=seen), seen, asked
+
+
+def conclude(diagnosis: Diagnosis, tree: Tree | None = None) -> Diagnosis:
+    """Ranks the causes from what is known now; nothing is asked again."""
+    tree = tree or load()
+    picked = tree.symptoms.get(diagnosis.question.symptom or "")
+    complaints = [f for f in diagnosis.findings if f.probe in COMPLAINTS]
+    complained = [picked] if picked else recognised(tree, complaints)
+    diagnosis.symptom = (
+        complained[0] if complained else next(iter(recognised(tree, diagnosis.findings)), None)
+    )
+    diagnosis.ranked = rank(tree, diagnosis.findings, complained, diagnosis.asked)
+    diagnosis.weights = {
+        f"{p.id}.{name}": weight for p in probes() for name, weight in p.outcomes.items()
+    }
+    return diagnosis
+
+
+def diagnose(
+    question: Question,
+    told: Told | None = None,
+    cancel: threading.Event | None = None,
+    deadline: float | None = None,
+) -> Diagnosis:
+    begun = time.monotonic()
+    target = target_of(question)
+    target, findings, asked = look(target, told, cancel, deadline)
+    diagnosis = conclude(Diagnosis(question, target, findings, asked=asked))
+    diagnosis.seconds = round(time.monotonic() - begun, 3)
+    return diagnosis

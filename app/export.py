@@ -1,0 +1,91 @@
+"""What a diagnosis leaves in a folder: case, reports, and a launch that runs from anywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddp_assist.app.diagnose import Diagnosis
+from ddp_assist.app.files import write_private
+from ddp_assist.app.fixes.model import Fix
+from ddp_assist.probes.launch.plan import LaunchError
+
+
+def copies(fix: Fix, folder: Path) -> dict[Path, Path]:
+    """Where the corrected copy of each edited file goes, by the file it stands for."""
+    parents = [edit.path.parent for edit in fix.files]
+    top = Path(os.path.commonpath(parents)) if parents else Path()
+    return {
+        edit.path: folder / "files" / edit.path.parent.relative_to(top) / edit.path.name
+        for edit in fix.files
+    }
+
+
+def launch_text(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> str:
+    """The corrected launch as a shell script; what no command cures stands in it as comments."""
+    launch = (fix.launch if fix else None) or diagnosis.target.launch
+    head = "#!/usr/bin/env bash\n"
+    notes = [] if fix is None else [fix.title]
+    if fix is not None and (fix.launch is None and not fix.files):
+        notes += list(fix.steps)
+    comments = "".join(f"# {line}\n" for note in notes for line in note.splitlines())
+    if launch is None:
+        return head + comments + "# no launch command was given\nexit 2\n"
+    try:
+        body = launch.shell(folder, copies(fix, folder) if fix else {})
+    except LaunchError as why:
+        return head + comments + f"# the launch can't be written down: {why}\nexit 2\n"
+    return head + comments + body.removeprefix(head)
+
+
+def write_launch(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> Path:
+    """`launch.sh` and the corrected copies beside it."""
+    if fix is not None:
+        where = copies(fix, folder)
+        for edit in fix.files:
+            where[edit.path].parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_private(where[edit.path], edit.after)
+    path = folder / "launch.sh"
+    write_private(path, launch_text(diagnosis, fix, folder))
+    return path
+
+
+@contextmanager
+def corrected(fix: Fix, diagnosis: Diagnosis) -> Iterator[Sequence[str]]:
+    """The corrected launch as words, with its copies in a folder that goes away again."""
+    folder = Path(tempfile.mkdtemp(prefix="ddp-assist-fix-"))
+    try:
+        script = write_launch(diagnosis, fix, folder)
+        words = (
+            ("bash", str(script)) if (fix.launch or diagnosis.target.launch) is not None else ()
+        )
+        yield words
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch_line(fix: Fix) -> str | None:
+    """The launch as the report shows it."""
+    if fix.launch is None:
+        return None
+    return fix.launch.text
+
+
+
+
+def as_fix(fix: Fix) -> Mapping[str, object]:
+    return {
+        "cause": fix.cause,
+        "title": fix.title,
+        "safety": fix.safety,
+        "launch": launch_line(fix),
+        "files": [{"path": str(edit.path), "diff": edit.diff} for edit in fix.files],
+        "steps": list(fix.steps),
+        "does_not": fix.does_not,
+        "badge": fix.badge,
+        "why": fix.why,
+    }

@@ -1,0 +1,97 @@
+"""Fixes for the causes found, each with the badge it earned here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
+from ddp_assist.app.fixes.catalogue import builders
+from ddp_assist.app.fixes.model import Fix, Situation
+from ddp_assist.app.tree import Ranked, page
+from ddp_assist.probes.model import Finding
+
+Trial = Callable[[Mapping[str, Any]], tuple[bool, str]]
+MOST = 3
+"""Causes for which fixes are built: nobody reads the tenth."""
+
+
+def fixes(diagnosis: Diagnosis) -> list[Fix]:
+    """For each of the first causes its cures, those first that change least."""
+    built: list[Fix] = []
+    for ranked in diagnosis.causes[:MOST]:
+        built += for_cause(diagnosis, ranked)
+    return built
+
+
+def for_cause(diagnosis: Diagnosis, ranked: Ranked) -> list[Fix]:
+    situation = Situation(
+        diagnosis.target, diagnosis.findings, ranked.cause, tuple(ranked.speaks_for)
+    )
+    known = builders()
+    built = [known[name](situation) for name in page(ranked.cause).fixes if name in known]
+    real = [fix for fix in built if fix is not None]
+    return real or [by_page(ranked.cause, ranked.speaks_for)]
+
+
+def by_page(cause: str, speaks_for: Sequence[Finding]) -> Fix:
+    """Where no builder applies, the steps of the cause's page, filled with what was seen."""
+    about = page(cause)
+    seen: dict[str, Any] = {}
+    for finding in reversed(speaks_for):
+        seen.update({k: v for k, v in finding.data.items() if v is not None})
+    steps = tuple(fill(step, seen) for step in numbered(about.section("How to fix")))
+    return Fix(cause, about.title, "system", steps=steps, why="no command alone can cure this")
+
+
+def numbered(text: str) -> list[str]:
+    """The items of a numbered list; what is indented below an item belongs to it."""
+    items: list[str] = []
+    for line in text.splitlines():
+        head, dot, rest = line.partition(". ")
+        if dot and head.strip().isdigit() and not line.startswith("   "):
+            items.append(rest)
+        elif items and line.strip():
+            items[-1] += "\n" + line.strip()
+    return items
+
+
+def fill(text: str, seen: Mapping[str, Any]) -> str:
+    for name, value in seen.items():
+        text = text.replace("{" + name + "}", str(value))
+    return text
+
+
+def prove(diagnosis: Diagnosis, fix: Fix, trial: Trial | None) -> Fix:
+    """Looks again with the fix in place, and lets ranks meet where it says they can."""
+    if fix.launch is None and not fix.files:
+        return replace(fix, why=fix.why or "this cure is not a command, so it was not tried here")
+    gone, why = _looks_right(diagnosis, fix)
+    if not gone:
+        return replace(fix, badge="failed", why=why)
+    if fix.trial is None or trial is None:
+        return replace(fix, badge="holds", why=why)
+    joined, said = trial(fix.trial)
+    return replace(fix, badge="ran" if joined else "failed", why=f"{why}; {said}")
+
+
+def _looks_right(diagnosis: Diagnosis, fix: Fix) -> tuple[bool, str]:
+    """The probes run again on the corrected launch and script, without the old log."""
+    from ddp_assist.app.export import corrected
+
+    with corrected(fix, diagnosis) as words:
+        again = diagnose(
+            Question(
+                launch=words,
+                script=None if words else diagnosis.question.script,
+                python=diagnosis.question.python,
+                env=diagnosis.question.env,
+                cwd=diagnosis.question.cwd,
+            )
+        )
+    left = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
+    if left:
+        return False, f"looked again: still there: {left[0].speaks_for[0].sentence}"
+    asked = len(again.asked)
+    return True, f"looked again with the fix in place ({asked} probes): the cause is gone"

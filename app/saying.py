@@ -1,0 +1,115 @@
+"""A diagnosis as JSON and as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ddp_assist.app.case import to_json
+from ddp_assist.app.diagnose import Diagnosis
+from ddp_assist.app.export import as_fix
+from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.tree import Ranked, page
+from ddp_assist.probes.model import Finding
+from ddp_assist.probes.text import clean
+
+SCHEMA = "ddp-assist/diagnosis/1"
+
+
+def as_json(diagnosis: Diagnosis, fixes: Sequence[Fix]) -> dict[str, Any]:
+    return cleaned(
+        {
+            "schema": SCHEMA,
+            "symptom": diagnosis.symptom.id if diagnosis.symptom else None,
+            "causes": [as_cause(r) for r in diagnosis.causes],
+            "hidden": [
+                {"id": r.cause, "by": r.hidden_by} for r in diagnosis.ranked if r.hidden_by
+            ],
+            "noise": [{"id": f.outcome, "line": _line(f)} for f in diagnosis.noise],
+            "fixes": [dict(as_fix(fix)) for fix in fixes],
+            "findings": [to_json(f) for f in diagnosis.findings],
+            "unanswered": [{"probe": f.probe, "why": f.sentence} for f in diagnosis.unanswered],
+            "seconds": diagnosis.seconds,
+        }
+    )
+
+
+def as_cause(ranked: Ranked) -> dict[str, Any]:
+    return {
+        "id": ranked.cause,
+        "title": page(ranked.cause).title,
+        "certainty": ranked.certainty,
+        "for": [f.sentence for f in ranked.speaks_for],
+        "against": [f.sentence for f in ranked.against],
+        "would_decide": ranked.would_decide,
+    }
+
+
+def cleaned(value: Any) -> Any:
+    """Everything that leaves passes the gate once more."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(str(key)): cleaned(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [cleaned(entry) for entry in value]
+    return value
+
+
+def _line(finding: Finding) -> str:
+    for evidence in finding.evidence:
+        if evidence.lines:
+            return evidence.lines[0]
+    return finding.sentence
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """The answer first, then why, then what to do; plain words, no colour."""
+    lines: list[str] = []
+    causes = result["causes"]
+    if not causes:
+        lines.append("No cause was found.")
+    for place, cause in enumerate(causes[:3]):
+        lines += [] if place == 0 else [""]
+        lines.append(f"{cause['certainty'].upper()}  {cause['title']}  ({cause['id']})")
+        lines += [f"  for      {said}" for said in cause["for"]]
+        lines += [f"  against  {said}" for said in cause["against"]]
+        lines += [f"  open     {said}" for said in cause["would_decide"]]
+    if len(causes) > 3:
+        lines.append(f"and {len(causes) - 3} more: {', '.join(c['id'] for c in causes[3:])}")
+    for fix in result["fixes"]:
+        lines += ["", *_fix(fix)]
+    if result["noise"]:
+        lines += ["", "Looks alarming, is not the problem:"]
+        lines += [f"  {entry['line'][:160]}" for entry in result["noise"]]
+    lines += _suspicious(result)
+    if result["unanswered"]:
+        lines += ["", "Could not be looked at:"]
+        lines += [f"  {entry['probe']}: {entry['why']}" for entry in result["unanswered"]]
+    return "\n".join(lines)
+
+
+def _fix(fix: Mapping[str, Any]) -> list[str]:
+    lines = [f"FIX [{fix['badge']}] {fix['title']}  (for {fix['cause']})"]
+    if fix["launch"]:
+        lines += [f"    {line}" for line in fix["launch"].strip().splitlines()]
+    for file in fix["files"]:
+        lines += [f"    {line}" for line in file["diff"].splitlines()]
+    for number, step in enumerate(fix["steps"], 1):
+        first, *rest = step.splitlines()
+        lines += [f"  {number}. {first}", *(f"     {line}" for line in rest)]
+    if fix["why"]:
+        lines.append(f"  {fix['why']}")
+    if fix["does_not"]:
+        lines.append(f"  does not fix: {fix['does_not']}")
+    return lines
+
+
+def _suspicious(result: Mapping[str, Any]) -> list[str]:
+    if result["causes"]:
+        return []
+    for finding in result["findings"]:
+        lines = finding["data"].get("suspicious")
+        if finding["outcome"] == "nothing-known" and lines:
+            return ["", "The most suspicious lines:", *(f"  {line}" for line in lines)]
+    return []

@@ -1,0 +1,24 @@
+"""All probes, in the order in which their answers are shown."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ddp_assist.probes.model import Probe
+
+MODULES = (
+    "logs.log",
+    "script.check",
+    "launch.check",
+    "network.ports",
+)
+
+# These read what was given and tell the others where to look.
+READERS = frozenset({"log", "story", "flight-recorder", "ras", "script"})
+
+
+def probes() -> tuple[Probe, ...]:
+    found: list[Probe] = []
+    for name in MODULES:
+        found += import_module(f"ddp_assist.probes.{name}").PROBES
+    return tuple(found)

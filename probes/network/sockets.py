@@ -1,0 +1,157 @@
+"""TCP sockets of this host, asked from the kernel: sock_diag, or /proc/net/tcp where that is shut."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+REQUEST_DUMP = 0x301
+DONE, ERROR = 3, 2
+
+State = Literal[
+    "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "close",
+    "close-wait", "last-ack", "listen", "closing", "new-syn-recv", "bound",
+]  # fmt: skip
+STATES: tuple[State, ...] = (
+    "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "close",
+    "close-wait", "last-ack", "listen", "closing", "new-syn-recv", "bound",
+)  # fmt: skip
+LISTEN = 1 << 10
+EVERY = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One TCP socket. `inode` 0 means that no process owns it any more (TIME_WAIT)."""
+
+    state: State
+    host: str
+    port: int
+    peer: str
+    peer_port: int
+    uid: int
+    inode: int
+    waiting: int
+    """Connections not yet accepted by a listener, or bytes not yet read."""
+    backlog: int
+
+    @property
+    def is_wildcard(self) -> bool:
+        return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+class NoDiag(OSError):
+    """The kernel answers no sock_diag here; /proc/net/tcp may still be there."""
+
+
+def tcp(states: int = EVERY) -> list[Socket]:
+    """All TCP sockets of this network namespace in the given states, both families."""
+    try:
+        return [s for family in (socket.AF_INET, socket.AF_INET6) for s in _diag(family, states)]
+    except NoDiag:
+        wanted = [name for bit, name in enumerate(STATES, 1) if states & (1 << bit)]
+        return [s for s in _proc() if s.state in wanted]
+
+
+def on_port(port: int) -> list[Socket]:
+    """Whatever sits on this local port, listener or not."""
+    return [s for s in tcp() if s.port == port]
+
+
+def _diag(family: int, states: int) -> Iterator[Socket]:
+    size = 4 if family == socket.AF_INET else 16
+    request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, states) + bytes(48)
+    header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 1, 0)
+    try:
+        link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+    except OSError as why:
+        raise NoDiag(*why.args) from why
+    with link:
+        link.settimeout(2.0)
+        try:
+            link.send(header + request)
+            while True:
+                data = link.recv(1 << 18)
+                at = 0
+                while at + 16 <= len(data):
+                    length, kind = struct.unpack_from("=IH", data, at)
+                    if kind == DONE:
+                        return
+                    if kind == ERROR:
+                        code = -struct.unpack_from("=i", data, at + 16)[0]
+                        raise NoDiag(code, os.strerror(code))
+                    yield _message(family, size, data, at + 16)
+                    at += (length + 3) & ~3
+        except OSError as why:
+            raise NoDiag(*why.args) from why
+
+
+def _message(family: int, size: int, data: bytes, at: int) -> Socket:
+    state = data[at + 1]
+    port, peer_port = struct.unpack_from("!HH", data, at + 4)
+    host = _address(family, data[at + 8 : at + 8 + size])
+    peer = _address(family, data[at + 24 : at + 24 + size])
+    reading, writing, uid, inode = struct.unpack_from("=IIII", data, at + 56)
+    name = STATES[state - 1] if 0 < state <= len(STATES) else "close"
+    return Socket(name, host, port, peer, peer_port, uid, inode, reading, writing)
+
+
+def _address(family: int, raw: bytes) -> str:
+    text = socket.inet_ntop(family, raw)
+    mapped = ipaddress.ip_address(text)
+    if isinstance(mapped, ipaddress.IPv6Address) and mapped.ipv4_mapped:
+        return str(mapped.ipv4_mapped)
+    return text
+
+
+def _proc(proc: str = "/proc/net") -> Iterator[Socket]:
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        try:
+            with open(f"{proc}/{name}", encoding="ascii", errors="replace") as table:
+                lines = table.read().splitlines()[1:]
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if len(fields) < 10:
+                continue
+            host, port = _from_hex(fields[1], family)
+            peer, peer_port = _from_hex(fields[2], family)
+            writing, reading = (int(part, 16) for part in fields[4].split(":"))
+            state = STATES[int(fields[3], 16) - 1]
+            yield Socket(
+                state, host, port, peer, peer_port, int(fields[7]), int(fields[9]), reading, writing
+            )
+
+
+def _from_hex(text: str, family: int) -> tuple[str, int]:
+    address, port = text.split(":")
+    raw = b"".join(
+        struct.pack("=I", int(address[at : at + 8], 16)) for at in range(0, len(address), 8)
+    )
+    return _address(family, raw), int(port, 16)
+
+
+def owner(inode: int, proc: str = "/proc") -> int | None:
+    """The pid that has this socket open, where we may see it: a walk for one inode only."""
+    wanted = f"socket:[{inode}]"
+    pids = sorted((int(name) for name in os.listdir(proc) if name.isdigit()), reverse=True)
+    for pid in pids:
+        try:
+            with os.scandir(f"{proc}/{pid}/fd") as entries:
+                for entry in entries:
+                    try:
+                        if os.readlink(entry.path) == wanted:
+                            return pid
+                    except OSError:
+                        continue
+        except OSError:
+            continue
+    return None
