@@ -1,0 +1,1 @@
+"""Programs that the target's interpreter runs by file path; nothing here is imported by ours."""

@@ -1,0 +1,329 @@
+"""What one rank of a trial does, stage by stage, each told as a JSON line before and after.
+
+Imported by worker.py, which forks ranks of it; run on its own (`rank.py PLAN RANK LISTENER EVENTS`)
+where forking is not safe, and by a real torchrun (`rank.py PLAN`), whose environment names the rank.
+Standard library and torch 1.13 or newer, Python 3.8 or newer. Leaves by os._exit only.
+"""
+
+import ctypes
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+
+MIB = 1 << 20
+GPU_NEEDS = 1024 * MIB
+SIOCGIFADDR = 0x8915
+
+
+class Refused(Exception):
+    """A stage cannot pass, for a reason that we found ourselves; `kind` says which."""
+
+    def __init__(self, kind, text):
+        super().__init__(text)
+        self.kind = kind
+
+
+def root_of(problem):
+    """The first error of a chain: what was raised later only says that this one was."""
+    while problem.__cause__ is not None or problem.__context__ is not None:
+        problem = problem.__cause__ or problem.__context__
+    return problem
+
+
+class Teller:
+    """Writes events; a line is shorter than a pipe's atomic size, so ranks can share one pipe."""
+
+    def __init__(self, fd, rank=None):
+        self.fd = fd
+        self.rank = rank
+
+    def say(self, **event):
+        if self.rank is not None:
+            event["rank"] = self.rank
+        try:
+            os.write(self.fd, (json.dumps(event) + "\n").encode()[-4096:])
+        except OSError:
+            os._exit(124)  # nobody listens any more
+
+    def stage(self, name):
+        return Stage(self, name)
+
+
+class Stage:
+    """`with teller.stage("connect"):` tells begin, end, time and the error, and lets it pass on."""
+
+    def __init__(self, teller, name):
+        self.teller = teller
+        self.name = name
+        self.facts = {}
+
+    def __enter__(self):
+        self.began = time.monotonic()
+        self.teller.say(event="stage", stage=self.name, state="begun", pid=os.getpid())
+        return self.facts
+
+    def __exit__(self, kind, problem, trace):
+        took = round(time.monotonic() - self.began, 6)
+        if problem is None:
+            self.teller.say(event="stage", stage=self.name, state="passed", seconds=took,
+                            **self.facts)
+            return
+        first = root_of(problem)
+        self.teller.say(event="stage", stage=self.name, state="failed", seconds=took,
+                        kind=getattr(problem, "kind", ""), type=type(first).__name__,
+                        errno=getattr(first, "errno", None), error=str(first)[:1500])
+
+
+def remaining(plan, keep=1.0):
+    """Seconds for torch to wait, less than ours, so that its own words are heard first."""
+    return datetime.timedelta(seconds=max(1.0, plan["until"] - time.monotonic() - keep))
+
+
+def interface_of(addr):
+    """The interface that holds this IPv4 address, or "" where the kernel names none."""
+    if addr.startswith("127."):
+        return "lo"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(asker, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:
+                continue
+            if socket.inet_ntoa(answer[20:24]) == addr:
+                return name
+    return ""
+
+
+def say_where_to_listen(plan):
+    """gloo and NCCL listen too: keep them on the interface of the chosen address."""
+    env = os.environ
+    name = plan["interface"] or interface_of(plan["ip"])
+    if name:
+        if plan["interface"] or not env.get("GLOO_SOCKET_IFNAME"):
+            env["GLOO_SOCKET_IFNAME"] = name
+        if plan["interface"] or not env.get("NCCL_SOCKET_IFNAME"):
+            env["NCCL_SOCKET_IFNAME"] = "=" + name
+
+
+def take_gpu(torch, plan, index):
+    """One rank, one GPU, and only when enough of its memory is free."""
+    count = torch.cuda.device_count()
+    if not torch.cuda.is_available():
+        nodes = [n for n in os.listdir("/dev") if n.startswith("nvidia")]
+        raise Refused("no-gpu", "torch %s sees no GPU; CUDA of the build: %s; /dev/nvidia*: %s"
+                      % (torch.__version__, torch.version.cuda, len(nodes) or "none"))
+    if index >= count:
+        raise Refused("few-gpus", "rank %d needs a GPU of its own, and %d can be seen"
+                      % (plan["rank"], count))
+    free, total = torch.cuda.mem_get_info(index)
+    if free < GPU_NEEDS:
+        raise Refused("gpu-full", "GPU %d has %d MiB free and a trial takes up to %d MiB"
+                      % (index, free // MIB, GPU_NEEDS // MIB))
+    torch.cuda.set_device(index)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 64 * MIB / total), index)
+    return {"gpu": torch.cuda.get_device_name(index), "free_mib": free // MIB}
+
+
+def what_answers(addr, port):
+    """After a store could not be reached: what a plain connection gets there."""
+    try:
+        link = socket.create_connection((addr, port), timeout=1.0)
+    except socket.gaierror as problem:
+        return Refused("name-unknown", str(problem))
+    except (ConnectionRefusedError, ConnectionResetError):
+        return Refused("refused", "connection refused: nothing listens on port %d" % port)
+    except (socket.timeout, TimeoutError):
+        return Refused("no-answer", "no answer: packets to %s port %d vanish" % (addr, port))
+    except OSError as problem:
+        return Refused("unreachable", str(problem))
+    with link:
+        try:
+            link.sendall(b"\x00\xce\xf7\x85\x3c\x07")
+            answer = link.recv(64)
+        except OSError:
+            answer = b""
+    if len(answer) == 8 and 0 <= struct.unpack("<q", answer)[0] < 1 << 20:
+        return Refused("other-store", "a store answers there, but not the way this torch expects")
+    if answer.startswith(b"HTTP/") or speaks_http(addr, port):
+        return Refused("http", "a web server (HTTP) answers on port %d, no store" % port)
+    return Refused("not-a-store", "port %d accepts connections, but no store of torch 2.2 or newer "
+                   "answers (another program, or an older torch)" % port)
+
+
+def speaks_http(addr, port):
+    try:
+        with socket.create_connection((addr, port), timeout=1.0) as link:
+            link.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+            return link.recv(16).startswith(b"HTTP/")
+    except OSError:
+        return False
+
+
+def connect(dist, plan, rank, listener):
+    """The store, through our own listening socket where this rank is the one that hosts it."""
+    if plan["init"] == "file":
+        return dist.FileStore(plan["file"], plan["world"])
+    wait = remaining(plan, 3.0) / 2.2  # torch tries for up to twice the time it is given
+    more = {"wait_for_workers": False, "timeout": max(wait, datetime.timedelta(seconds=1))}
+    if listener is not None:
+        try:
+            return dist.TCPStore(plan["addr"], plan["port"], plan["world"], True,
+                                 master_listen_fd=listener, **more)
+        except TypeError:  # before torch 2.0 a store cannot be given a socket
+            if not plan["ip"].startswith("127."):
+                raise Refused("old-torch", "this torch cannot listen on one address only, so a "
+                              "trial is possible on 127.0.0.1 alone") from None
+            os.close(listener)
+            return dist.TCPStore(plan["addr"], plan["port"], plan["world"], True, **more)
+    try:
+        return dist.TCPStore(plan["addr"], plan["port"], plan["world"], False, **more)
+    except (RuntimeError, ValueError) as problem:
+        seen = what_answers(plan["addr"], plan["port"])
+        raise Refused(seen.kind, "%s (torch: %s)" % (seen, str(problem)[:300])) from None
+
+
+def proof(plan, rank):
+    """What only a rank of this trial can write: the secret never goes through the store."""
+    return hashlib.sha256((plan["secret"] + ":%d" % rank).encode()).hexdigest()
+
+
+def meet(store, plan, rank):
+    """All ranks are here when each has left its proof; says which have not."""
+    store.set("here/%d" % rank, proof(plan, rank))
+    wanted = ["here/%d" % r for r in range(plan["world"])]
+    try:
+        store.wait(wanted, remaining(plan))
+    except RuntimeError as problem:
+        absent = [r for r in range(plan["world"]) if not present(store, wanted[r])]
+        raise Refused("absent", "ranks %s did not come (torch: %s)"
+                      % (absent, str(problem)[:200])) from None
+    for other, key in enumerate(wanted):
+        if store.get(key).decode("utf-8", "replace") != proof(plan, other):
+            raise Refused("stranger", "somebody else wrote rank %d's key into the store" % other)
+
+
+def present(store, key):
+    try:
+        return store.check([key])
+    except RuntimeError:
+        return False
+
+
+def reduce_once(torch, dist, plan, rank, device):
+    world = plan["world"]
+    tensor = torch.full((8,), float(rank + 1), device=device)
+    dist.all_reduce(tensor)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    got, right = tensor.tolist(), world * (world + 1) / 2
+    if got != [right] * 8:
+        raise Refused("wrong-sum", "the sum is %s and should be %s" % (got[0], right))
+
+
+def play(plan, rank, listener, teller):
+    """All stages of this rank; raises at the first that fails, which has been told by then."""
+    os.environ.update(plan["env"])
+    say_where_to_listen(plan)
+    import torch
+    import torch.distributed as dist
+
+    device = "cpu"
+    if plan["backend"] == "nccl":
+        index = plan["ranks"].index(rank)
+        with teller.stage("backend") as facts:
+            facts.update(take_gpu(torch, dict(plan, rank=rank), index))
+        device = "cuda:%d" % index
+    with teller.stage("connect"):
+        raw = connect(dist, plan, rank, listener)
+        store = dist.PrefixStore(plan["key"], raw)
+    with teller.stage("rendezvous"):
+        meet(store, plan, rank)
+    if plan["backend"] != "store":
+        with teller.stage("group"):
+            dist.init_process_group(plan["backend"], store=dist.PrefixStore("group", store),
+                                    rank=rank, world_size=plan["world"], timeout=remaining(plan))
+        with teller.stage("all-reduce"):
+            reduce_once(torch, dist, plan, rank, device)
+    with teller.stage("clean-up"):
+        if plan["backend"] != "store":
+            dist.destroy_process_group()
+        leave_together(store, plan, rank, listener is not None)
+
+
+def leave_together(store, plan, rank, host):
+    """The host of the store leaves last; who leaves early would look like a failure to others."""
+    store.set("done/%d" % rank, "")
+    if host:
+        store.wait(["done/%d" % r for r in range(plan["world"])], remaining(plan))
+
+
+def arm(plan):
+    """The kernel ends this rank a second after the deadline, whatever it is busy with."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(int(plan["until"] - time.monotonic()) + 2)
+
+
+def follow_lifeline(plan):
+    """Under torchrun our parent is its agent: end with it, and when standard input closes."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    arm(plan)
+
+    def wait_for_end():
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+
+
+def play_under_torchrun(plan, teller):
+    """The launcher's own environment says who we are and where to meet: env:// as users have it."""
+    with teller.stage("torch-import"):
+        import torch
+        import torch.distributed as dist
+    world = int(os.environ["WORLD_SIZE"])
+    device = "cpu"
+    if plan["backend"] == "nccl":
+        index = int(os.environ["LOCAL_RANK"])
+        with teller.stage("backend") as facts:
+            facts.update(take_gpu(torch, dict(plan, rank=teller.rank), index))
+        device = "cuda:%d" % index
+    with teller.stage("group"):
+        dist.init_process_group(plan["backend"], timeout=remaining(plan))
+    with teller.stage("all-reduce"):
+        reduce_once(torch, dist, dict(plan, world=world), teller.rank, device)
+    with teller.stage("clean-up"):
+        dist.destroy_process_group()
+
+
+def main(argv):
+    with open(argv[0]) as source:
+        plan = json.load(source)
+    if len(argv) == 1:
+        follow_lifeline(plan)
+        events = os.open(plan["events"], os.O_WRONLY | os.O_APPEND)
+        teller = Teller(events, int(os.environ["RANK"]))
+        play_under_torchrun(plan, teller)
+    else:
+        arm(plan)
+        listener = int(argv[2])
+        play(plan, int(argv[1]), None if listener < 0 else listener,
+             Teller(int(argv[3]), int(argv[1])))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except Exception as problem:  # noqa: BLE001 - told as the failure of a stage, and it ends here
+        sys.stderr.write("%s: %s\n" % (type(problem).__name__, problem))
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)

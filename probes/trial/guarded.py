@@ -1,0 +1,162 @@
+"""The asker's side of a guard: start it, send it requests, read its events, let it end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import secrets
+import selectors
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ddp_assist.probes.trial.shelter import Shelter, sweep
+
+CHILDREN = Path(__file__).parent / "children"
+MARK = "DDP_ASSIST_TRIAL"
+RANK_VARIABLES = frozenset(
+    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK ROLE_NAME "
+    "ROLE_WORLD_SIZE NODE_RANK MASTER_ADDR MASTER_PORT".split()
+)
+RANK_PREFIXES = ("TORCHELASTIC_", "PET_", "DDP_ASSIST_")
+Event = dict[str, Any]
+
+
+class NotStarted(Exception):
+    """The interpreter could not be started at all."""
+
+
+def environment(own: Mapping[str, str], shelter: Path, mark: str) -> dict[str, str]:
+    """Ours and the launch's, without what says which rank somebody is, and with our mark."""
+    env = {**os.environ, **own}
+    for name in list(env):
+        if name in RANK_VARIABLES or name.startswith(RANK_PREFIXES):
+            del env[name]
+    # One thread a library: pools cost start-up time and make forking unsafe.
+    env.setdefault("OMP_NUM_THREADS", "1")
+    env.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return env | {
+        MARK: mark,
+        "TMPDIR": str(shelter),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+class Guard:
+    """One guard process and the worker below it; ends them when left."""
+
+    def __init__(
+        self,
+        python: str,
+        env: Mapping[str, str],
+        cwd: str | None,
+        limit: float,
+        command: tuple[str, ...] | None = None,
+        namespace: bool = False,
+    ) -> None:
+        sweep()
+        self.id = secrets.token_hex(8)
+        try:
+            self.shelter = Shelter()
+        except OSError as problem:
+            raise NotStarted(f"no private directory for the trial: {problem}") from problem
+        self.limit = time.monotonic() + limit
+        self.buffer = b""
+        self.over = False
+        worker = command or (str(CHILDREN / "worker.py"),)
+        arguments = [str(CHILDREN / "guard.py"), str(self.shelter.path), f"{limit:.3f}"]
+        arguments += (["--namespace"] if namespace else []) + ["--", python, *worker]
+        try:
+            log = os.open(self.shelter.path / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self.log = os.fdopen(log, "rb")
+            self.process = subprocess.Popen(
+                [python, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log,
+                env=environment(env, self.shelter.path, self.id),
+                cwd=cwd,
+                pass_fds=(self.shelter.lock,),
+            )
+        except OSError as problem:
+            self.shelter.release()
+            raise NotStarted(_why_not(python, cwd, problem)) from problem
+        assert self.process.stdin and self.process.stdout
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        os.set_blocking(self.stdin.fileno(), False)
+        os.set_blocking(self.stdout.fileno(), False)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.stdout, selectors.EVENT_READ)
+
+    def send(self, limit: float, **request: Any) -> None:
+        """A line for the worker, and `limit`: the seconds that the guard then has to live."""
+        line = json.dumps({"limit": limit, **request}).encode() + b"\n"
+        if len(line) > 32768:
+            raise NotStarted("the environment of the launch is too large to be handed to a trial")
+        self.limit = time.monotonic() + limit
+        try:
+            os.write(self.stdin.fileno(), line)
+        except (BrokenPipeError, BlockingIOError):
+            self.over = True  # the guard has ended or is frozen: its events, or their lack, tell
+
+    def events(self, until: float, cancel: threading.Event | None = None) -> Iterator[Event]:
+        """What is told until then. A line that is no event yields {"event": "noise"}."""
+        while True:
+            while b"\n" in self.buffer:
+                line, _, self.buffer = self.buffer.partition(b"\n")
+                yield _event(line)
+            left = until - time.monotonic()
+            if left <= 0 or (cancel is not None and cancel.is_set()):
+                return
+            if not self.selector.select(min(left, 0.05) if cancel is not None else left):
+                continue
+            chunk = os.read(self.stdout.fileno(), 65536)
+            if not chunk:
+                self.over = True
+                return
+            self.buffer += chunk
+            if len(self.buffer) > 1 << 20:
+                yield {"event": "noise", "text": "a line without an end"}
+                return
+
+    def end(self, patience: float = 1.0) -> str:
+        """Close the lifeline, see the guard end (it sweeps first), and give back the log."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # our own child; the kernel ends the worker and its ranks with it
+            self.process.wait()
+        self.selector.close()
+        self.stdout.close()
+        with self.log as log:
+            size = os.fstat(log.fileno()).st_size
+            text = os.pread(log.fileno(), 262144, max(0, size - 262144))
+        self.shelter.release()
+        return text.decode("utf-8", "replace")
+
+
+def _event(line: bytes) -> Event:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        event = None
+    if isinstance(event, dict) and isinstance(event.get("event"), str):
+        return event
+    return {"event": "noise", "text": line[:200].decode("utf-8", "replace")}
+
+
+def _why_not(python: str, cwd: str | None, problem: OSError) -> str:
+    if isinstance(problem, BlockingIOError):
+        soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        return f"no further process may be started (RLIMIT_NPROC of this user is {soft})"
+    if cwd is not None and not os.path.isdir(cwd):
+        return f"there is no directory {cwd}"
+    return f"{python} cannot be run: {problem.strerror}"

@@ -1,0 +1,125 @@
+"""A trial rendezvous from start to end: cold in a guard of its own, or in a warm one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+from ddp_assist.probes.trial.guarded import Guard, NotStarted
+from ddp_assist.probes.trial.spec import Stage, TrialResult, TrialSpec
+from ddp_assist.probes.trial.verdict import Course, OnStage
+
+__all__ = ["Stage", "TrialResult", "TrialSpec", "run_trial"]
+
+SPARE = 2.0
+"""Seconds between a trial's deadline and the guard's."""
+
+
+def run_trial(
+    spec: TrialSpec,
+    on_stage: OnStage | None = None,
+    cancel: threading.Event | None = None,
+) -> TrialResult:
+    """Try it, and leave nothing behind. Never raises for what the machine may contain."""
+    course = Course(spec, on_stage)
+    until = course.began + spec.deadline
+    try:
+        python = interpreter(spec.python)
+        guard = Guard(python, spec.env, spec.cwd, spec.deadline + SPARE)
+    except NotStarted as problem:
+        course.fail("python", str(problem), "not-started")
+        return course.result("")
+    try:
+        guard.send(spec.deadline + SPARE, once=True, plan=plan_for(spec, guard, until))
+        follow(guard, course, until, cancel)
+    finally:
+        log = guard.end()
+    return finish(course, spec, guard, log)
+
+
+def interpreter(python: str | None) -> str:
+    """The path of an interpreter as given, its links not followed (a venv is one)."""
+    if python is None:
+        return sys.executable
+    found = shutil.which(python)
+    if found is None:
+        what = "is no program" if os.path.exists(python) else "does not exist"
+        raise NotStarted(f"the interpreter {python} {what}: name another one with --python")
+    return os.path.abspath(found)
+
+
+def plan_for(spec: TrialSpec, guard: Guard, until: float) -> dict[str, Any]:
+    """What the worker is told. `until` is the kernel's monotonic clock, the same for all."""
+    key = spec.key or secrets.token_hex(16)
+    name = secrets.token_hex(4)
+    return {
+        "id": name,
+        "backend": spec.backend,
+        "addr": spec.addr,
+        "port": spec.port,
+        "world": spec.nproc,
+        "ranks": list(spec.ranks or range(spec.nproc)),
+        "init": spec.init,
+        "file": str(guard.shelter.path / f"store-{name}"),
+        "interface": spec.interface or "",
+        "env": nccl_log(spec) | dict(spec.env),
+        "key": f"ddp-assist/{key[:32]}",
+        # With a shared key the secret must be shared too; else it never leaves these processes.
+        "secret": spec.key or secrets.token_hex(16),
+        "until": until,
+        "shelter": str(guard.shelter.path),
+    }
+
+
+def nccl_log(spec: TrialSpec) -> dict[str, str]:
+    return {"NCCL_DEBUG": "INFO"} if spec.backend == "nccl" else {}
+
+
+def follow(
+    guard: Guard, course: Course, until: float, cancel: threading.Event | None = None
+) -> bool:
+    """Hear the events until the trial is over; whether the worker lives on."""
+    started = False
+    for event in guard.events(until + 0.5, cancel):
+        if event["event"] == "over":
+            return True
+        if event["event"] == "noise" and not started:
+            break
+        if event["event"] == "ended":
+            code = event.get("code")
+            if event.get("by") == "gone" and code not in (0, None):
+                course.note(f"the trial's worker ended with {code}")
+            break
+        started = True
+        course.hear(event)
+    if not started:
+        course.fail("python", "the interpreter does not run our program: is it Python 3.8 or "
+                    "newer?", "not-python")  # fmt: skip
+    elif cancel is not None and cancel.is_set():
+        course.note("cancelled")
+    return False
+
+
+def finish(course: Course, spec: TrialSpec, guard: Guard, log: str) -> TrialResult:
+    seconds = time.monotonic() - course.began
+    cancelled = "cancelled" in course.notes
+    course.close("cancelled" if cancelled else f"still not done after {seconds:.1f} s")
+    result = course.result(log)
+    if spec.keep_log:
+        return replace(result, log_path=keep(log))
+    return result
+
+
+def keep(log: str) -> str:
+    """A copy of the log that outlives the trial, because it was asked for."""
+    fd, path = tempfile.mkstemp(prefix="ddp-assist-log-", suffix=".txt")
+    with os.fdopen(fd, "w", encoding="utf-8") as out:
+        out.write(log)
+    return path

@@ -1,0 +1,212 @@
+"""From the events of a trial to its result: which stage not all ranks passed, and who is missing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from ddp_assist.probes.trial.errors import CONSEQUENCES, explain
+from ddp_assist.probes.trial.spec import STAGES, Stage, TrialResult, TrialSpec
+
+OnStage = Callable[[Stage], None]
+ONCE = STAGES[:5]
+"""Stages that are asked once for all ranks."""
+
+
+class Course:
+    """What has been heard of one trial so far."""
+
+    def __init__(self, spec: TrialSpec, on_stage: OnStage | None = None) -> None:
+        self.spec = spec
+        self.on_stage = on_stage
+        self.began = time.monotonic()
+        self.ranks = spec.ranks or tuple(range(spec.nproc))
+        self.stages: dict[tuple[str, int | None], Stage] = {}
+        self.since: dict[tuple[str, int | None], float] = {}
+        self.notes: list[str] = []
+        self.address, self.port = spec.addr, spec.port
+        self.versions: dict[str, str] = {}
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def tell(self, stage: Stage) -> None:
+        key = stage.stage, stage.rank
+        self.stages[key] = stage
+        if stage.state == "begun":
+            self.since[key] = time.monotonic()
+        if self.on_stage:
+            self.on_stage(stage)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """One event of the children. They run foreign code: nothing in it is taken on trust."""
+        what = event["event"]
+        rank = event.get("rank")
+        rank = rank if isinstance(rank, int) and rank in self.ranks else None
+        if what == "stage" and event.get("stage") in STAGES:
+            self._hear_stage(event["stage"], rank, event)
+        elif what == "exit" and rank is not None and event.get("code") != 0:
+            self.ended(rank, _ending(event.get("code")))
+        elif what == "note":
+            self.note(str(event.get("note"))[:500])
+
+    def _hear_stage(self, stage: str, rank: int | None, event: dict[str, Any]) -> None:
+        state = event.get("state")
+        took = event.get("seconds")
+        seconds = float(took) if isinstance(took, (int, float)) else 0.0
+        pid = event.get("pid")
+        if state == "begun":
+            pid = pid if isinstance(pid, int) else None
+            self.tell(Stage(stage, rank, state="begun", pid=pid))
+        elif state == "passed":
+            names = ("port", "ip", "version", "file", "executable", "gpu", "free_mib")
+            facts = {n: event[n] for n in names if isinstance(event.get(n), (str, int))}
+            if stage == "listen" and isinstance(facts.get("port"), int):
+                self.port = facts["port"]
+            if stage == "name":
+                self.address = str(facts.get("ip") or self.address)
+            if stage in ("python", "torch-import") and "version" in facts:
+                self.versions[stage.partition("-")[0]] = str(facts["version"])
+            self.tell(Stage(stage, rank, seconds, facts=facts))
+        elif state == "failed":
+            kind, sentence = explain(stage, event, self.spec.addr, self.port)
+            self.tell(Stage(stage, rank, seconds, sentence, "failed", kind))
+
+    def fail(self, stage: str, error: str, kind: str, rank: int | None = None) -> None:
+        seconds = time.monotonic() - self.since.get((stage, rank), time.monotonic())
+        self.tell(Stage(stage, rank, seconds, error, "failed", kind))
+
+    def ended(self, rank: int, how: str) -> None:
+        """A rank's process is gone: it failed where it was, unless it has said so itself."""
+        mine = [s for (_, r), s in self.stages.items() if r == rank]
+        if any(s.state == "failed" for s in mine):
+            return
+        open_stage = next((s.stage for s in mine if s.state == "begun"), None)
+        self.fail(open_stage or self._next(rank), f"the process of rank {rank} {how}", "ended", rank)
+
+    def _next(self, rank: int) -> str:
+        passed = [STAGES.index(s) for (s, r), it in self.stages.items() if r == rank]
+        return STAGES[min(max(passed, default=len(ONCE) - 1) + 1, len(STAGES) - 1)]
+
+    def close(self, why: str) -> None:
+        """No more will be heard: what has begun and not ended did not end in time."""
+        for (stage, rank), it in list(self.stages.items()):
+            if it.state == "begun":
+                self.fail(stage, why, "left", rank)
+
+    def wanted(self) -> list[str]:
+        """The stages of this trial, in their order."""
+        store_only = ("group", "all-reduce") if self.spec.backend == "store" else ()
+        skipped = set(store_only)
+        if self.spec.torchrun:
+            skipped |= {"backend", "name", "listen", "connect", "rendezvous"}
+        elif self.spec.init == "file" or 0 not in self.ranks:
+            skipped.add("listen")
+        return [stage for stage in STAGES if stage not in skipped]
+
+    def of(self, stage: str) -> dict[int | None, Stage]:
+        return {rank: it for (name, rank), it in self.stages.items() if name == stage}
+
+    def result(self, log: str) -> TrialResult:
+        outcome, missing, kind, reason = self._judge()
+        order = {stage: place for place, stage in enumerate(STAGES)}
+        stages = sorted(
+            (s for s in self.stages.values() if s.state != "begun"),
+            key=lambda s: (order[s.stage], -1 if s.rank is None else s.rank),
+        )
+        failed = [s for s in stages if s.error]
+        result = TrialResult(
+            backend=self.spec.backend,
+            nproc=self.spec.nproc,
+            outcome=outcome,
+            missing=missing,
+            stages=tuple(stages),
+            seconds=time.monotonic() - self.began,
+            address=self.address,
+            port=self.port,
+            errors=tuple(dict.fromkeys(str(s.error) for s in failed)),
+            notes=tuple(self.notes),
+            log=log,
+            kind=kind,
+            versions=self.versions,
+        )
+        return replace(result, sentence=_sentence(result, reason))
+
+    def _judge(self) -> tuple[str, tuple[int, ...], str, str]:
+        """The first stage that not all passed, who did not, and the error that explains it."""
+        for stage in self.wanted():
+            seen = self.of(stage)
+            for_all = seen.get(None)
+            if for_all is not None and for_all.state == "failed":
+                return stage, (), for_all.kind, str(for_all.error)
+            if stage in ONCE and not any(s.state == "failed" for s in seen.values()):
+                if for_all is None:
+                    each = self.ranks if self.spec.torchrun and stage == "torch-import" else ()
+                    if each and all(rank in seen for rank in each):
+                        continue
+                    return stage, (), "left", "it was not reached"
+                continue
+            lacking = [r for r in self.ranks if r not in seen or seen[r].state != "passed"]
+            if lacking:
+                return (stage, *self._blame(stage, seen, lacking))
+        return "joined", (), "", ""
+
+    def _blame(
+        self, stage: str, seen: dict[int | None, Stage], lacking: list[int]
+    ) -> tuple[tuple[int, ...], str, str]:
+        """Who is missing: ranks that never came, else ranks with a trouble of their own."""
+        elsewhere = [r for r in range(self.spec.nproc) if r not in self.ranks]
+        failed = [seen[r] for r in lacking if r in seen and seen[r].state == "failed"]
+        own = [s for s in failed if s.kind not in CONSEQUENCES]
+        never = [r for r in lacking if r not in seen]
+        absent = _absent(failed)
+        told = own or failed
+        kind, reason = (told[0].kind, str(told[0].error)) if told else ("left", "")
+        if own:
+            return tuple(sorted(s.rank for s in own if s.rank is not None)), kind, reason
+        if absent:
+            return absent, "absent", reason
+        if never:
+            return tuple(never), kind, reason
+        if elsewhere and stage in ("rendezvous", "group", "all-reduce", "clean-up"):
+            return tuple(elsewhere), kind, reason
+        return tuple(lacking), kind, reason
+
+
+def _absent(failed: Iterable[Stage]) -> tuple[int, ...]:
+    """Ranks that all who waited in the rendezvous name as absent."""
+    named = [
+        {int(n) for n in s.error.partition("ranks [")[2].partition("]")[0].split(",") if n.strip()}
+        for s in failed
+        if s.kind == "absent" and s.error and "ranks [" in s.error
+    ]
+    return tuple(sorted(set.intersection(*named))) if named else ()
+
+
+def _ending(code: object) -> str:
+    if isinstance(code, int) and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = str(-code)
+        return f"was ended by {name}"
+    return f"ended with code {code}"
+
+
+def _sentence(result: TrialResult, reason: str) -> str:
+    many = "1 rank" if result.nproc == 1 else f"{result.nproc} ranks"
+    with_what = "the store" if result.backend == "store" else result.backend
+    if result.joined:
+        at = f" at {result.address} port {result.port}" if result.port else ""
+        did = "met" if result.backend == "store" else "joined, and their all_reduce is right"
+        return f"{many} of {with_what} {did}{at} ({result.seconds:.1f} s)"
+    who = ""
+    if result.missing:
+        numbers = ", ".join(map(str, result.missing))
+        who = f"; rank {numbers} is missing" if len(result.missing) == 1 else (
+            f"; ranks {numbers} are missing")  # fmt: skip
+    return f"{many} of {with_what} did not get through {result.outcome}{who}: {reason}"
