@@ -1,0 +1,186 @@
+"""One pass over a log of any size: a fast look for words that matter, then the signatures there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from ddp_assist.probes.logs.engine import PatternSet, compiled
+from ddp_assist.probes.logs.signatures import Signature, signatures
+
+WIDEST = 16_384
+"""Of a longer line only this much around the match is looked at and shown."""
+_LONGEST_CARRY = 1 << 20
+_OVERLAP = 4_096
+
+# A rank's or a node's label in front of a line, as torch, torchrun, srun, pdsh and mpirun write it.
+_LABEL = re.compile(
+    rb"(?:\[?(?:rank|default|Rank )?\d{1,6}\]?: ?|\[\d+,\d+\]<std(?:err|out)>: ?|"
+    rb"[A-Za-z][\w.-]{0,62}\d: |\([\w.-]{1,64}(?: pid=\d+)?(?:, ip=[\w.:]+)?\) )"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A signature seen on a line."""
+
+    signature: Signature
+    line: int
+    text: bytes
+    groups: dict[str, str] = field(default_factory=dict)
+
+
+class Scanner:
+    """The signatures made ready; one scanner serves any number of logs."""
+
+    def __init__(self, known: Sequence[Signature], also: Sequence[str] = ()) -> None:
+        """`also` are further words whose lines the caller wants to be told about."""
+        self._known = tuple(known)
+        self._single = [each for each in self._known if not each.span]
+        self._spanning = [each for each in self._known if each.span]
+        self._patterns = PatternSet([each.pattern for each in self._single])
+        self._wide = PatternSet(["(?:" + each.pattern + ")" for each in self._spanning])
+        self._reach = max((each.span for each in self._spanning), default=0)
+        anchors = {anchor for each in self._known for anchor in each.anchors} | set(also)
+        # An empty alternation would match everywhere.
+        self._first_look = compiled("|".join(sorted(anchors)) or r"\A\z\b", captures=False)
+
+    def scan_bytes(self, data: bytes) -> Iterator[Hit]:
+        return self.scan((data,))
+
+    def scan(self, blocks: Iterable[bytes]) -> Iterator[Hit]:
+        """Hits in the order of the lines. Blocks may be cut anywhere."""
+        window = _Window()
+        for block in blocks:
+            window.add(block)
+            if window.make_ready(self._reach):
+                yield from self._look(window)
+        window.make_ready(0, last=True)
+        yield from self._look(window)
+
+    def _look(self, window: _Window) -> Iterator[Hit]:
+        data, at, end = window.data, window.start, window.end
+        counted, line = window.start, window.line
+        while at < end:
+            found = self._first_look.search(data, at, end)
+            if found is None:
+                break
+            begin, stop = _segment(data, found.start(), found.end())
+            line += data.count(b"\n", counted, begin)
+            counted = begin
+            text = data[begin:stop]
+            for index in self._patterns.among(text):
+                match = self._patterns[index].search(text)
+                if match:
+                    yield Hit(self._single[index], line, text, _groups(match))
+            if self._spanning:
+                yield from self._look_wide(window, begin, stop, line)
+            at = max(stop, found.end(), at + 1)
+        window.done(line + data.count(b"\n", counted, end))
+
+    def _look_wide(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
+        lines, before = _same_label(window.data, begin, stop, self._reach)
+        text = b"\n".join(lines)
+        for index in self._wide.among(text):
+            each = self._spanning[index]
+            match = self._wide[index].search(text)
+            if match is None or text.count(b"\n", match.start(), match.end()) > each.span:
+                continue
+            first = line - before + text.count(b"\n", 0, match.start())
+            # The same match is met again from each of its lines.
+            if window.wide_seen.get(each.id, 0) < first:
+                window.wide_seen[each.id] = first + text.count(b"\n", match.start(), match.end())
+                yield Hit(each, first, text[match.start() : match.end()][:WIDEST], _groups(match))
+
+
+class _Window:
+    """The part of a log that is in memory: seen lines, lines to look at, lines still incomplete."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.start = 0
+        self.end = 0
+        self.line = 1
+        self.wide_seen: dict[str, int] = {}
+
+    def add(self, block: bytes) -> None:
+        self.data += block
+
+    def make_ready(self, reach: int, *, last: bool = False) -> bool:
+        """Choose what can be looked at now: whole lines whose followers are here too."""
+        self.end = len(self.data)
+        if last:
+            return True
+        for _ in range(reach + 1):
+            self.end = self.data.rfind(b"\n", self.start, self.end)
+            if self.end < 0:
+                break
+        if self.end >= 0:
+            self.end += 1
+            return True
+        self.end = self.start
+        if len(self.data) - self.start > _LONGEST_CARRY:
+            self.end = len(self.data) - _OVERLAP
+            return True
+        return False
+
+    def done(self, line: int) -> None:
+        keep = self.start = self.end
+        for _ in range(8):
+            newline = self.data.rfind(b"\n", 0, max(keep - 1, 0))
+            if newline < 0 or self.end - newline > WIDEST:
+                break
+            keep = newline + 1
+        self.data = self.data[keep:]
+        self.start = self.end = self.start - keep
+        self.line = line
+
+
+def _segment(data: bytes, first: int, last: int) -> tuple[int, int]:
+    """The bounds of the line around a place, at most WIDEST; a CR ends a line for the eye."""
+    low, high = max(0, first - WIDEST // 2), min(len(data), last + WIDEST // 2)
+    begin = max(data.rfind(b"\n", low, first), data.rfind(b"\r", low, first), low - 1) + 1
+    stop = data.find(b"\n", last, high)
+    stop = high if stop < 0 else stop
+    cr = data.find(b"\r", last, stop)
+    return begin, stop if cr < 0 else cr
+
+
+def _same_label(data: bytes, begin: int, stop: int, reach: int) -> tuple[list[bytes], int]:
+    """The line at begin..stop among its neighbours of the same rank, labels taken off."""
+    label = label_of(data[begin:stop])
+    before: list[bytes] = []
+    edge = begin
+    for _ in range(reach):
+        if edge <= 0:
+            break
+        earlier, _ = _segment(data, edge - 1, edge - 1)
+        before.append(data[earlier : edge - 1])
+        edge = earlier
+    after: list[bytes] = []
+    edge = stop
+    while len(after) < reach and edge < len(data):
+        _, later = _segment(data, edge + 1, edge + 1)
+        after.append(data[edge + 1 : later])
+        edge = later
+    before.reverse()
+    kept_before = [text for text in before if label_of(text) == label]
+    kept = [*kept_before, data[begin:stop], *(text for text in after if label_of(text) == label)]
+    return [text[len(label_of(text)) :].rstrip(b"\r") for text in kept], len(kept_before)
+
+
+def label_of(text: bytes) -> bytes:
+    found = _LABEL.match(text)
+    return found.group() if found else b""
+
+
+def _groups(match: re.Match[bytes]) -> dict[str, str]:
+    found = match.groupdict()
+    return {k: v.decode("utf-8", "backslashreplace") for k, v in found.items() if v is not None}
+
+
+@cache
+def scanner() -> Scanner:
+    return Scanner(signatures())
