@@ -1,4 +1,4 @@
-"""What a launch says: the typed plan of each command that starts ranks, and the text it was read from."""
+"""What a launch says: a plan for each command that starts ranks, and the text it was read from."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LaunchPlan:
     words: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    """What the line or the script around it sets for this command, on top of the user's environment."""
+    """What the line or the script around it sets, on top of the user's environment."""
     unset: frozenset[str] = frozenset()
     unclear: frozenset[str] = frozenset()
     """Variables that are set to something that can't be known before it runs."""
@@ -71,8 +71,17 @@ class LaunchPlan:
     not_understood: tuple[str, ...] = ()
     host: str | None = None
     background: bool = False
+    unexported: Mapping[str, str] = field(default_factory=dict)
+    """Set in the script, but never exported: this command does not see it."""
+    scheduler: str | None = None
+    """`srun` or `mpirun` around the launcher, which starts the command `tasks` times."""
+    tasks: int | None = None
     repeated: bool = False
     """Inside a loop: this one line starts several commands, so nothing may be counted by it."""
+    conditional: bool = False
+    """In a branch that may not be taken."""
+    editable: bool = True
+    """False where the command stands in another file than the text of the launch."""
     span: Span = (0, 0)
     launcher_span: Span = (0, 0)
     """The words that name the launcher; an option may be put right behind them."""
@@ -97,6 +106,15 @@ class LaunchPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """A line of the script that does not do what it was written for."""
+
+    kind: str
+    name: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A whole launch: one command, or a shell script that may start several."""
 
@@ -110,6 +128,8 @@ class Launch:
     """Words in front of `bash FILE` that the corrected launch keeps, e.g. `X=1`."""
     interpreter: str = "bash"
     env: Mapping[str, str] = field(default_factory=dict)
+    """The environment of the user's shell that it was read with."""
+    notes: tuple[Note, ...] = ()
 
     @property
     def main(self) -> LaunchPlan | None:
@@ -120,7 +140,7 @@ class Launch:
 
         `copies` maps a file of the user to its corrected copy, which then runs in its place.
         """
-        from ddp_assist.probes.launch.write import as_script
+        from ddp_assist.probes.launch.write import as_script  # it needs this module
 
         return as_script(self, out_dir, copies or {})
 
@@ -129,5 +149,5 @@ def joined(words: tuple[str, ...] | list[str]) -> str:
     """Words as one line that bash and dash read back as the same words."""
     for word in words:
         if re.search(r"[\x00-\x1f\x7f-\x9f]", word):
-            raise LaunchError(f"the word {word!r} holds a control character, so it is not written down")
+            raise LaunchError(f"the word {word!r} holds a control character: it is not written")
     return shlex.join(words)

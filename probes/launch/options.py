@@ -1,0 +1,191 @@
+"""The options of the launchers, and how a command line is cut into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ddp_assist.probes.launch.expand import Field
+from ddp_assist.probes.launch.plan import Option
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Which options take a value (`values`), which do not (`flags`), and other names for them."""
+
+    values: frozenset[str]
+    flags: frozenset[str]
+    also: Mapping[str, str] = field(default_factory=dict)
+    pairs: frozenset[str] = frozenset()
+    """Options that take two words."""
+    attached: bool = True
+    """Whether a one-letter option may have its value stuck to it: `-N2`."""
+
+    def known(self, name: str) -> str | None:
+        """The canonical name, also for an unambiguous beginning, as argparse takes it."""
+        name = self.also.get(name, name)
+        every = self.values | self.flags | self.pairs
+        if name in every:
+            return name
+        begun = [n for n in every if n.startswith(name)] if len(name) > 2 else []
+        return begun[0] if len(begun) == 1 else None
+
+
+def table(values: str, flags: str, pairs: str = "", *, attached: bool = True, **also: str) -> Table:
+    several = [frozenset(names.split()) for names in (values, flags, pairs)]
+    return Table(several[0], several[1], also, several[2], attached)
+
+
+TORCHRUN = table(
+    "nnodes nproc-per-node rdzv-backend rdzv-endpoint rdzv-id rdzv-conf max-restarts"
+    " monitor-interval start-method event-log-handler role log-dir redirects tee"
+    " local-ranks-filter duplicate-stdout-filters duplicate-stderr-filters node-rank master-addr"
+    " master-port local-addr logs-specs numa-binding signals-to-handle shutdown-timeout",
+    "standalone module no-python run-path virtual-local-rank help use-env",
+    m="module", r="redirects", t="tee", h="help",
+)  # fmt: skip
+ACCELERATE = table(
+    "config-file num-processes num-machines machine-rank main-process-ip main-process-port gpu-ids"
+    " mixed-precision num-cpu-threads-per-process dynamo-backend dynamo-mode rdzv-backend rdzv-conf"
+    " max-restarts monitor-interval role tee log-dir deepspeed-config-file zero-stage"
+    " gradient-accumulation-steps gradient-clipping offload-optimizer-device offload-param-device"
+    " deepspeed-hostfile deepspeed-exclusion-filter deepspeed-inclusion-filter"
+    " deepspeed-multinode-launcher fsdp-offload-params fsdp-sharding-strategy fsdp-version"
+    " fsdp-auto-wrap-policy fsdp-transformer-layer-cls-to-wrap fsdp-min-num-params"
+    " fsdp-backward-prefetch fsdp-state-dict-type fsdp-use-orig-params fsdp-sync-module-states"
+    " fsdp-cpu-ram-efficient-loading fsdp-forward-prefetch fsdp-activation-checkpointing"
+    " fsdp-reshard-after-forward megatron-lm-tp-degree megatron-lm-pp-degree tpu-cluster"
+    " main-training-function downcast-bf16 env mpirun-hostfile mpirun-ccl same-network"
+    " enable-cpu-affinity zero3-init-flag zero3-save-16bit-model offload-optimizer-nvme-path"
+    " offload-param-nvme-path fp8-backend",
+    "multi-gpu cpu mps tpu use-deepspeed use-fsdp use-megatron-lm use-xpu ipex module no-python"
+    " debug quiet dynamo-use-fullgraph dynamo-use-dynamic use-parallelism-config help",
+    m="module", q="quiet", h="help",
+)  # fmt: skip
+DEEPSPEED = table(
+    "hostfile include exclude num-nodes min-elastic-nodes max-elastic-nodes num-gpus node-rank"
+    " master-addr master-port ssh-port launcher launcher-args autotuning bind-core-list venv-script"
+    " save-pid-path enable-each-rank-log no-ssh-check",
+    "module no-python no-local-rank no-ssh save-pid force-multi elastic-training bind-cores-to-rank"
+    " num-accelerators help",
+    H="hostfile", i="include", e="exclude", p="ssh-port", h="help", attached=False,
+)  # fmt: skip
+SRUN = table(
+    "nodes ntasks cpus-per-task partition time account job-name nodelist exclude output error input"
+    " gpus gpus-per-node gpus-per-task gpus-per-socket ntasks-per-node ntasks-per-gpu"
+    " ntasks-per-socket gres mem mem-per-cpu mem-per-gpu chdir distribution mpi export qos"
+    " constraint reservation jobid kill-on-bad-exit relative signal cpu-bind mem-bind gpu-bind"
+    " threads-per-core comment container-image container-mounts container-workdir container-name"
+    " het-group begin dependency array mail-type mail-user network tmp wait nice priority wckey"
+    " switches hint multi-prog-file",
+    "unbuffered label overlap exclusive exact verbose quiet pty container-mount-home"
+    " no-container-mount-home container-writable no-kill immediate spread-job overcommit requeue"
+    " no-requeue help share oversubscribe multi-prog whole contiguous use-min-nodes hold",
+    N="nodes", n="ntasks", c="cpus-per-task", p="partition", t="time", A="account", J="job-name",
+    w="nodelist", x="exclude", o="output", e="error", i="input", G="gpus", D="chdir",
+    m="distribution", q="qos", C="constraint", r="relative", W="wait", d="dependency", a="array",
+    u="unbuffered", l="label", v="verbose", Q="quiet", k="no-kill", s="share", H="hold",
+    O="overcommit",
+)  # fmt: skip
+MPIRUN = table(
+    "n host hostfile map-by bind-to rank-by x wdir output-filename path prefix npernode ppn"
+    " report-uri timeout app host-list iface bootstrap launcher hosts rankfile N envlist rf f env"
+    " genvlist genvnone pernode-count stdin xterm",
+    "allow-run-as-root oversubscribe tag-output bind-to-none report-bindings verbose v q quiet"
+    " display-map display-allocation nooversubscribe nolocal pernode bynode byslot bycore genvall l"
+    " merge-stderr-to-stdout timestamp-output do-not-launch help",
+    "mca genv gmca pmixmca prtemca", attached=False,
+    np="n", c="n", H="host", machinefile="hostfile", wd="wdir", hosts="host",
+)  # fmt: skip
+LIGHTNING = table(
+    "accelerator strategy devices num-nodes node-rank main-address main-port precision",
+    "help",
+)  # fmt: skip
+COMPOSER = table(
+    "nproc world-size base-rank node-rank master-addr master-port stdout stderr",
+    "module-mode command-mode verbose help",
+    n="nproc", m="module-mode", c="command-mode", v="verbose", attached=False,
+)  # fmt: skip
+COLOSSALAI = table(
+    "hostfile host include exclude num-nodes nproc-per-node master-port master-addr ssh-port"
+    " extra-launch-args",
+    "module help",
+    m="module", H="host", attached=False,
+)  # fmt: skip
+PYTHON_VALUES, PYTHON_FLAGS = frozenset("WXQ"), frozenset("bBdEhiIOPqsSuvVx")
+
+
+def cut(words: Sequence[Field], i: int, known: Table) -> tuple[list[Option], list[Field], int]:
+    """Options from `words[i]` on, words among them that are not understood, where it goes on."""
+    options: list[Option] = []
+    strange: list[Field] = []
+    while i < len(words):
+        word = words[i]
+        text = word.text
+        if text == "--" and word.known:
+            return options, strange, i + 1
+        if not word.known and not text.startswith("-"):
+            after = words[i + 1] if i + 1 < len(words) else None
+            if after is None or (after.text.startswith("-") and not _named(after, known)):
+                break
+            strange.append(word)
+            i += 1
+            continue
+        if not text.startswith("-") or text == "-":
+            break
+        option, taken = _option(words, i, known)
+        options.append(option)
+        if not option.known:
+            strange += words[i : i + taken]
+        i += taken
+    return options, strange, i
+
+
+def _named(word: Field, known: Table) -> bool:
+    return known.known(_canonical(word.text.partition("=")[0])) is not None
+
+
+def _canonical(spelling: str) -> str:
+    return spelling.lstrip("-").replace("_", "-")
+
+
+def _option(words: Sequence[Field], i: int, known: Table) -> tuple[Option, int]:
+    word = words[i]
+    spelling, equals, _ = word.text.partition("=")
+    name = known.known(_canonical(spelling))
+    if name is None and known.attached and re.fullmatch(r"-[A-Za-z][^-=].*", word.text):
+        short = known.also.get(word.text[1])
+        if short in known.values:
+            where = word.value.cut(2, len(word.text)).span() if word.known else None
+            value = word.text[2:] if word.known else None
+            return Option(short, value, word.text[:2], word.span, where), 1
+        letters = [known.also.get(letter) for letter in word.text[1:]]
+        if all(letter in known.flags for letter in letters):
+            return Option(str(letters[0]), None, spelling, word.span), 1
+    if equals:
+        start = len(spelling) + 1
+        inside = word.value.cut(start, len(word.text))
+        value = inside.text if word.known else None
+        where = inside.span() or ((word.span[1], word.span[1]) if not inside.text else None)
+        canonical = name or _canonical(spelling)
+        return Option(canonical, value, spelling, word.span, where, name is not None), 1
+    if name in known.pairs and i + 2 < len(words):
+        pair = f"{words[i + 1].text}={words[i + 2].text}"
+        return Option(str(name), pair, spelling, (word.span[0], words[i + 2].span[1])), 3
+    takes = name in known.values
+    if name is None:
+        after = words[i + 1].text if i + 1 < len(words) else "-"
+        takes = not after.startswith("-") and not re.search(r"\.(py|sh)$|^\w+\.\w+", after)
+    if takes and i + 1 < len(words):
+        after_word = words[i + 1]
+        whole = (word.span[0], after_word.span[1])
+        whole = whole if whole[0] < whole[1] else word.span
+        known_value = after_word.text if after_word.known else None
+        where = (after_word.value.span() if after_word.known else None) or after_word.span
+        option = Option(
+            name or _canonical(spelling), known_value, spelling, whole, where, name is not None
+        )
+        return option, 2
+    lone = Option(name or _canonical(spelling), None, spelling, word.span, known=name is not None)
+    return lone, 1
