@@ -1,4 +1,4 @@
-"""The regular expressions of the log reader: RE2 over bytes, or Python's own where RE2 is missing."""
+"""The regular expressions of the log reader: RE2 over bytes, Python's own where it is missing."""
 
 from __future__ import annotations
 

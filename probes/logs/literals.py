@@ -1,4 +1,4 @@
-"""The text that any match of a pattern must hold: what a fast first look for many patterns needs."""
+"""The text that any match of a pattern must hold: what a fast first look needs."""
 
 from __future__ import annotations
 

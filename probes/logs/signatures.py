@@ -1,4 +1,4 @@
-"""The lines that programs print, loaded from the assets, and whether each keeps its own promises."""
+"""The lines that programs print, loaded from the assets, each held to its own promises."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ddp_assist.probes.model import Weight
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 _KNOWN_FIELDS = {"id", "weight", "by", "says", "pattern", "examples", "near", "span"}
 

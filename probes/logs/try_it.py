@@ -19,7 +19,8 @@ def main(words: list[str]) -> int:
         for hit in scanner().scan_bytes(data):
             shown = hit.text.decode("utf-8", "backslashreplace")[:160]
             print(f"{name}:{hit.line}: [{hit.signature.weight}] {hit.signature.id}")
-            print(f"    {ascii(shown)}\n    {hit.signature.sentence(hit.groups)}  {hit.groups or ''}")
+            print(f"    {ascii(shown)}")
+            print(f"    {hit.signature.sentence(hit.groups)}  {hit.groups or ''}")
     return 0
 
 
