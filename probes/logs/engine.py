@@ -61,6 +61,6 @@ class PatternSet:
 
     def among(self, text: bytes) -> Iterator[int]:
         if self._set is not None:
-            yield from sorted(self._set.Match(text))
+            yield from sorted(self._set.Match(text) or ())
         else:
             yield from (i for i, each in enumerate(self._each) if each.search(text))

@@ -53,7 +53,7 @@ _KINDS = {
     "gpu-full": "the GPU is nearly full",
     "absent": "not all ranks came to the rendezvous",
     "refused": "nothing listens at {addr} port {port}",
-    "no-answer": "{addr} port {port} does not answer: a firewall drops packets, or the host is down",
+    "no-answer": "{addr} port {port} does not answer: a firewall drops it, or the host is down",
     "unreachable": "{addr} cannot be reached",
     "http": "a web server answers at {addr} port {port}, and no store",
     "other-store": "the store at {addr} port {port} is that of another torch version",

@@ -11,18 +11,21 @@ import selectors
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ddp_assist.probes.trial.shelter import Shelter, sweep
 
 CHILDREN = Path(__file__).parent / "children"
+WORKER = str(CHILDREN / "worker.py")
 MARK = "DDP_ASSIST_TRIAL"
-RANK_VARIABLES = frozenset(
-    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK ROLE_NAME "
-    "ROLE_WORLD_SIZE NODE_RANK MASTER_ADDR MASTER_PORT".split()
-)
+LONGEST_LINE = 65536
+LOG_TAIL = 262144
+RANK_VARIABLES = {
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
+    "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
+}  # fmt: skip
 RANK_PREFIXES = ("TORCHELASTIC_", "PET_", "DDP_ASSIST_")
 Event = dict[str, Any]
 
@@ -31,12 +34,20 @@ class NotStarted(Exception):
     """The interpreter could not be started at all."""
 
 
-def environment(own: Mapping[str, str], shelter: Path, mark: str) -> dict[str, str]:
-    """Ours and the launch's, without what says which rank somebody is, and with our mark."""
-    env = {**os.environ, **own}
-    for name in list(env):
-        if name in RANK_VARIABLES or name.startswith(RANK_PREFIXES):
-            del env[name]
+def launch_env(own: Mapping[str, str | None]) -> dict[str, str]:
+    """Ours and the launch's, without what says which rank somebody is."""
+    return {
+        name: value
+        for name, value in {**os.environ, **own}.items()
+        if value is not None
+        and name not in RANK_VARIABLES
+        and not name.startswith(RANK_PREFIXES)
+    }
+
+
+def environment(own: Mapping[str, str | None], shelter: Path, mark: str) -> dict[str, str]:
+    """What the children get: the launch's environment, kept small and harmless, and our mark."""
+    env = launch_env(own)
     # One thread a library: pools cost start-up time and make forking unsafe.
     env.setdefault("OMP_NUM_THREADS", "1")
     env.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -54,12 +65,13 @@ class Guard:
     def __init__(
         self,
         python: str,
-        env: Mapping[str, str],
+        env: Mapping[str, str | None],
         cwd: str | None,
         limit: float,
-        command: tuple[str, ...] | None = None,
+        command: Callable[[Path], tuple[str, ...]] = lambda shelter: (WORKER,),
         namespace: bool = False,
     ) -> None:
+        """`command` says, for a shelter, what the interpreter runs below the guard."""
         sweep()
         self.id = secrets.token_hex(8)
         try:
@@ -67,16 +79,15 @@ class Guard:
         except OSError as problem:
             raise NotStarted(f"no private directory for the trial: {problem}") from problem
         self.limit = time.monotonic() + limit
-        self.buffer = b""
+        self.pending: dict[int, bytes] = {}
         self.over = False
-        worker = command or (str(CHILDREN / "worker.py"),)
         arguments = [str(CHILDREN / "guard.py"), str(self.shelter.path), f"{limit:.3f}"]
-        arguments += (["--namespace"] if namespace else []) + ["--", python, *worker]
+        arguments += (["--namespace"] if namespace else []) + ["--", python]
         try:
             log = os.open(self.shelter.path / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             self.log = os.fdopen(log, "rb")
             self.process = subprocess.Popen(
-                [python, *arguments],
+                [python, *arguments, *command(self.shelter.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.log,
@@ -92,7 +103,12 @@ class Guard:
         os.set_blocking(self.stdin.fileno(), False)
         os.set_blocking(self.stdout.fileno(), False)
         self.selector = selectors.DefaultSelector()
-        self.selector.register(self.stdout, selectors.EVENT_READ)
+        self.listen(self.stdout.fileno())
+
+    def listen(self, fd: int) -> None:
+        """Events come from there, too."""
+        self.pending[fd] = b""
+        self.selector.register(fd, selectors.EVENT_READ)
 
     def send(self, limit: float, **request: Any) -> None:
         """A line for the worker, and `limit`: the seconds that the guard then has to live."""
@@ -107,23 +123,23 @@ class Guard:
 
     def events(self, until: float, cancel: threading.Event | None = None) -> Iterator[Event]:
         """What is told until then. A line that is no event yields {"event": "noise"}."""
-        while True:
-            while b"\n" in self.buffer:
-                line, _, self.buffer = self.buffer.partition(b"\n")
-                yield _event(line)
-            left = until - time.monotonic()
-            if left <= 0 or (cancel is not None and cancel.is_set()):
+        while not self.over and not (cancel is not None and cancel.is_set()):
+            for fd in self.pending:
+                while b"\n" in self.pending[fd]:
+                    line, _, self.pending[fd] = self.pending[fd].partition(b"\n")
+                    yield _event(line)
+            left = max(0.0, until - time.monotonic())
+            ready = self.selector.select(min(left, 0.05) if cancel is not None else left)
+            if not ready and time.monotonic() >= until:
                 return
-            if not self.selector.select(min(left, 0.05) if cancel is not None else left):
-                continue
-            chunk = os.read(self.stdout.fileno(), 65536)
-            if not chunk:
-                self.over = True
-                return
-            self.buffer += chunk
-            if len(self.buffer) > 1 << 20:
-                yield {"event": "noise", "text": "a line without an end"}
-                return
+            for key, _ in ready:
+                self._read(key.fd)
+
+    def _read(self, fd: int) -> None:
+        chunk = os.read(fd, 65536)
+        self.pending[fd] += chunk if b"\n" in chunk else chunk[: LONGEST_LINE]
+        if not chunk or len(self.pending[fd]) > LONGEST_LINE + 65536:
+            self.over = True  # the guard has ended, or what is there is no program of ours
 
     def end(self, patience: float = 1.0) -> str:
         """Close the lifeline, see the guard end (it sweeps first), and give back the log."""
@@ -136,10 +152,15 @@ class Guard:
             self.process.wait()
         self.selector.close()
         self.stdout.close()
-        with self.log as log:
-            size = os.fstat(log.fileno()).st_size
-            text = os.pread(log.fileno(), 262144, max(0, size - 262144))
+        text = self.tail()
+        self.log.close()
         self.shelter.release()
+        return text
+
+    def tail(self) -> str:
+        """The end of what torch and the ranks printed."""
+        size = os.fstat(self.log.fileno()).st_size
+        text = os.pread(self.log.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
         return text.decode("utf-8", "replace")
 
 

@@ -9,10 +9,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ddp_assist.probes.trial.guarded import Guard, NotStarted
+from ddp_assist.probes.trial.guarded import Event, Guard, NotStarted
 from ddp_assist.probes.trial.spec import Stage, TrialResult, TrialSpec
 from ddp_assist.probes.trial.verdict import Course, OnStage
 
@@ -32,7 +33,7 @@ def run_trial(
     until = course.began + spec.deadline
     try:
         python = interpreter(spec.python)
-        guard = Guard(python, spec.env, spec.cwd, spec.deadline + SPARE)
+        guard = Guard(python, full_env(spec), spec.cwd, spec.deadline + SPARE)
     except NotStarted as problem:
         course.fail("python", str(problem), "not-started")
         return course.result("")
@@ -41,7 +42,7 @@ def run_trial(
         follow(guard, course, until, cancel)
     finally:
         log = guard.end()
-    return finish(course, spec, guard, log)
+    return finish(course, spec, log, cancel)
 
 
 def interpreter(python: str | None) -> str:
@@ -55,10 +56,14 @@ def interpreter(python: str | None) -> str:
     return os.path.abspath(found)
 
 
-def plan_for(spec: TrialSpec, guard: Guard, until: float) -> dict[str, Any]:
-    """What the worker is told. `until` is the kernel's monotonic clock, the same for all."""
+def plan_for(
+    spec: TrialSpec, guard: Guard, until: float, late: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
+    """What the worker is told. `until` is the kernel's monotonic clock, the same for all; `late`
+    is what the environment of a warm worker lacks."""
     key = spec.key or secrets.token_hex(16)
     name = secrets.token_hex(4)
+    late = late or {}
     return {
         "id": name,
         "backend": spec.backend,
@@ -69,7 +74,8 @@ def plan_for(spec: TrialSpec, guard: Guard, until: float) -> dict[str, Any]:
         "init": spec.init,
         "file": str(guard.shelter.path / f"store-{name}"),
         "interface": spec.interface or "",
-        "env": nccl_log(spec) | dict(spec.env),
+        "env": {n: value for n, value in late.items() if value is not None},
+        "unset": [n for n, value in late.items() if value is None],
         "key": f"ddp-assist/{key[:32]}",
         # With a shared key the secret must be shared too; else it never leaves these processes.
         "secret": spec.key or secrets.token_hex(16),
@@ -78,38 +84,43 @@ def plan_for(spec: TrialSpec, guard: Guard, until: float) -> dict[str, Any]:
     }
 
 
-def nccl_log(spec: TrialSpec) -> dict[str, str]:
-    return {"NCCL_DEBUG": "INFO"} if spec.backend == "nccl" else {}
+def full_env(spec: TrialSpec) -> dict[str, str | None]:
+    """The launch's environment; NCCL is made to say which transport and interface it chose."""
+    return ({"NCCL_DEBUG": "INFO"} if spec.backend == "nccl" else {}) | dict(spec.env)
 
 
 def follow(
-    guard: Guard, course: Course, until: float, cancel: threading.Event | None = None
+    guard: Guard,
+    course: Course,
+    until: float,
+    cancel: threading.Event | None = None,
+    kept: list[Event] | None = None,
 ) -> bool:
-    """Hear the events until the trial is over; whether the worker lives on."""
-    started = False
+    """Hear the events until the trial is over; whether the worker lives on.
+
+    What is told of the start-up goes to `kept`, for the next trial of the same worker."""
     for event in guard.events(until + 0.5, cancel):
         if event["event"] == "over":
             return True
-        if event["event"] == "noise" and not started:
+        if event["event"] == "noise" and not course.stages:
             break
         if event["event"] == "ended":
-            code = event.get("code")
-            if event.get("by") == "gone" and code not in (0, None):
-                course.note(f"the trial's worker ended with {code}")
             break
-        started = True
+        if kept is not None and event.get("stage") in ("python", "torch-import"):
+            kept.append(event)
         course.hear(event)
-    if not started:
+    if not course.stages and not (cancel is not None and cancel.is_set()):
         course.fail("python", "the interpreter does not run our program: is it Python 3.8 or "
                     "newer?", "not-python")  # fmt: skip
-    elif cancel is not None and cancel.is_set():
-        course.note("cancelled")
     return False
 
 
-def finish(course: Course, spec: TrialSpec, guard: Guard, log: str) -> TrialResult:
+def finish(
+    course: Course, spec: TrialSpec, log: str, cancel: threading.Event | None = None
+) -> TrialResult:
+    """Close the books: what has not ended by now did not end in time."""
     seconds = time.monotonic() - course.began
-    cancelled = "cancelled" in course.notes
+    cancelled = cancel is not None and cancel.is_set()
     course.close("cancelled" if cancelled else f"still not done after {seconds:.1f} s")
     result = course.result(log)
     if spec.keep_log:

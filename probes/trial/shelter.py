@@ -41,7 +41,7 @@ def sweep() -> list[Path]:
 
 
 def _abandoned(path: Path) -> bool:
-    """Ours, a real directory, and nobody holds its lock; a link of somebody else's is not followed."""
+    """Ours, a real directory, and nobody holds its lock; a link is never followed."""
     try:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

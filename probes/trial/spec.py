@@ -31,8 +31,9 @@ class TrialSpec:
     addr: str = "127.0.0.1"
     port: int = 0
     python: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    """What the launch sets beside our own environment; rank variables among it have no effect."""
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    """What the launch sets beside our own environment, None for what it takes away; variables that
+    say which rank somebody is have no effect."""
     init: str = "env"
     """env or tcp: a TCPStore at addr and port. file: a fresh file store."""
     interface: str | None = None

@@ -1,4 +1,4 @@
-"""From the events of a trial to its result: which stage not all ranks passed, and who is missing."""
+"""From the events of a trial to its result: which stage failed, and which ranks are missing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class Course:
             self.tell(Stage(stage, rank, seconds, sentence, "failed", kind))
 
     def fail(self, stage: str, error: str, kind: str, rank: int | None = None) -> None:
-        seconds = time.monotonic() - self.since.get((stage, rank), time.monotonic())
+        now = time.monotonic()
+        seconds = now - self.since.get((stage, rank), now)
         self.tell(Stage(stage, rank, seconds, error, "failed", kind))
 
     def ended(self, rank: int, how: str) -> None:
@@ -85,8 +86,8 @@ class Course:
         mine = [s for (_, r), s in self.stages.items() if r == rank]
         if any(s.state == "failed" for s in mine):
             return
-        open_stage = next((s.stage for s in mine if s.state == "begun"), None)
-        self.fail(open_stage or self._next(rank), f"the process of rank {rank} {how}", "ended", rank)
+        stage = next((s.stage for s in mine if s.state == "begun"), None) or self._next(rank)
+        self.fail(stage, f"the process of rank {rank} {how}", "ended", rank)
 
     def _next(self, rank: int) -> str:
         passed = [STAGES.index(s) for (s, r), it in self.stages.items() if r == rank]
@@ -167,7 +168,9 @@ class Course:
         told = own or failed
         kind, reason = (told[0].kind, str(told[0].error)) if told else ("left", "")
         if own:
-            return tuple(sorted(s.rank for s in own if s.rank is not None)), kind, reason
+            alone = len(own) < self.spec.nproc  # when all fail alike, no rank is the one missing
+            ranks = sorted(s.rank for s in own if s.rank is not None)
+            return tuple(ranks) if alone or self.spec.nproc == 1 else (), kind, reason
         if absent:
             return absent, "absent", reason
         if never:

@@ -7,6 +7,8 @@ that come in are handed to COMMAND; a line's "limit" is how many seconds the gua
 Standard library only, Python 3.8 and newer, one thread, and never torch: what hangs is a child.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import json
@@ -16,6 +18,7 @@ import shutil
 import signal
 import sys
 import time
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -24,7 +27,7 @@ CLONE_NEWUSER = 0x10000000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def say(**event):
+def say(**event: Any) -> None:
     """One line to the asker; when it is gone there is nobody to tell."""
     try:
         os.write(1, (json.dumps(event) + "\n").encode())
@@ -32,28 +35,28 @@ def say(**event):
         return
 
 
-def die_with(parent):
+def die_with(parent: int) -> None:
     """SIGKILL to this process when its parent ends, also when it has ended already."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() not in (parent, 0):  # 0: the parent is outside of this PID namespace
         os._exit(125)
 
 
-def enter_namespace():
+def enter_namespace() -> str:
     """A PID namespace for what is started next, or the reason why there is none."""
     uid, gid = os.getuid(), os.getgid()
     flags = CLONE_NEWPID if uid == 0 else CLONE_NEWPID | CLONE_NEWUSER
     if libc.unshare(flags) != 0:
         return os.strerror(ctypes.get_errno())
     if flags & CLONE_NEWUSER:
-        for name, line in (("setgroups", "deny"), ("uid_map", "%d %d 1" % (uid, uid)),
-                           ("gid_map", "%d %d 1" % (gid, gid))):
+        for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"),
+                           ("gid_map", f"{gid} {gid} 1")):
             with open("/proc/self/" + name, "w") as mapping:
                 mapping.write(line)
     return ""
 
 
-def first_of_namespace(command):
+def first_of_namespace(command: list[str]) -> None:
     """The init of a PID namespace: starts COMMAND, reaps, and ends with it (and all in it)."""
     child = os.fork()
     if child == 0:
@@ -65,7 +68,7 @@ def first_of_namespace(command):
             os._exit(code & 255)
 
 
-def start(command, namespace):
+def start(command: list[str], namespace: bool) -> tuple[int, int]:
     """COMMAND with our standard output and error, and a pipe that we write to as its input."""
     me = os.getpid()
     theirs, ours = os.pipe()
@@ -88,13 +91,14 @@ def start(command, namespace):
     os._exit(126)
 
 
-def children():
+def children() -> list[int]:
     """Pids whose parent is this process; orphans of the trial are, because it is a subreaper."""
-    me, found = os.getpid(), []
+    me = os.getpid()
+    found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open("/proc/%s/stat" % name, "rb") as stat:
+                with open(f"/proc/{name}/stat", "rb") as stat:
                     fields = stat.read().rpartition(b")")[2].split()
             except OSError:
                 continue
@@ -103,7 +107,7 @@ def children():
     return found
 
 
-def sweep():
+def sweep() -> int:
     """Kill and reap until no descendant is left; a killed parent hands its children to us."""
     killed = 0
     while True:
@@ -118,7 +122,7 @@ def sweep():
             time.sleep(0.002)
 
 
-def watch(worker, pipe, limit):
+def watch(worker: int, pipe: int, limit: float) -> tuple[str, int | None]:
     """Until the worker ends, the lifeline closes, a signal comes or the time is over."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
@@ -160,7 +164,7 @@ WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WAKE = -1
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     global WAKE
     shelter, limit = argv[0], time.monotonic() + float(argv[1])
     command = argv[argv.index("--") + 1:]
@@ -188,10 +192,10 @@ def main(argv):
         ended, status = watch(worker, pipe, limit)
     killed = sweep()
     shutil.rmtree(shelter, ignore_errors=True)
-    number = None
+    code = None
     if status is not None:
-        number = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    say(event="ended", by=ended, code=number, killed=killed)
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    say(event="ended", by=ended, code=code, killed=killed)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What one rank of a trial does, stage by stage, each told as a JSON line before and after.
 
-Imported by worker.py, which forks ranks of it; run on its own (`rank.py PLAN RANK LISTENER EVENTS`)
-where forking is not safe, and by a real torchrun (`rank.py PLAN`), whose environment names the rank.
+Imported by worker.py, which forks ranks of it; run on its own where forking is not safe (`rank.py
+PLAN RANK LISTENER EVENTS`), and by a real torchrun (`rank.py PLAN`), whose environment names it.
 Standard library and torch 1.13 or newer, Python 3.8 or newer. Leaves by os._exit only.
 """
+
+from __future__ import annotations
 
 import ctypes
 import datetime
@@ -17,7 +19,9 @@ import struct
 import sys
 import threading
 import time
+from typing import Any, Dict  # noqa: UP035 - Python 3.8
 
+Plan = Dict[str, Any]  # noqa: UP006 - Python 3.8
 MIB = 1 << 20
 GPU_NEEDS = 1024 * MIB
 SIOCGIFADDR = 0x8915
@@ -26,26 +30,30 @@ SIOCGIFADDR = 0x8915
 class Refused(Exception):
     """A stage cannot pass, for a reason that we found ourselves; `kind` says which."""
 
-    def __init__(self, kind, text):
+    def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
 
 
-def root_of(problem):
+def root_of(problem: BaseException) -> BaseException:
     """The first error of a chain: what was raised later only says that this one was."""
-    while problem.__cause__ is not None or problem.__context__ is not None:
-        problem = problem.__cause__ or problem.__context__
-    return problem
+    while True:
+        earlier = problem.__cause__
+        if earlier is None and not problem.__suppress_context__:
+            earlier = problem.__context__
+        if earlier is None:
+            return problem
+        problem = earlier
 
 
 class Teller:
     """Writes events; a line is shorter than a pipe's atomic size, so ranks can share one pipe."""
 
-    def __init__(self, fd, rank=None):
+    def __init__(self, fd: int, rank: int | None = None) -> None:
         self.fd = fd
         self.rank = rank
 
-    def say(self, **event):
+    def say(self, **event: Any) -> None:
         if self.rank is not None:
             event["rank"] = self.rank
         try:
@@ -53,24 +61,26 @@ class Teller:
         except OSError:
             os._exit(124)  # nobody listens any more
 
-    def stage(self, name):
+    def stage(self, name: str) -> Stage:
         return Stage(self, name)
 
 
 class Stage:
     """`with teller.stage("connect"):` tells begin, end, time and the error, and lets it pass on."""
 
-    def __init__(self, teller, name):
+    def __init__(self, teller: Teller, name: str) -> None:
         self.teller = teller
         self.name = name
-        self.facts = {}
+        self.facts: dict[str, Any] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> dict[str, Any]:
         self.began = time.monotonic()
         self.teller.say(event="stage", stage=self.name, state="begun", pid=os.getpid())
         return self.facts
 
-    def __exit__(self, kind, problem, trace):
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: object
+    ) -> None:
         took = round(time.monotonic() - self.began, 6)
         if problem is None:
             self.teller.say(event="stage", stage=self.name, state="passed", seconds=took,
@@ -82,12 +92,12 @@ class Stage:
                         errno=getattr(first, "errno", None), error=str(first)[:1500])
 
 
-def remaining(plan, keep=1.0):
+def remaining(plan: Plan, keep: float = 1.0) -> datetime.timedelta:
     """Seconds for torch to wait, less than ours, so that its own words are heard first."""
     return datetime.timedelta(seconds=max(1.0, plan["until"] - time.monotonic() - keep))
 
 
-def interface_of(addr):
+def interface_of(addr: str) -> str:
     """The interface that holds this IPv4 address, or "" where the kernel names none."""
     if addr.startswith("127."):
         return "lo"
@@ -102,7 +112,7 @@ def interface_of(addr):
     return ""
 
 
-def say_where_to_listen(plan):
+def say_where_to_listen(plan: Plan) -> None:
     """gloo and NCCL listen too: keep them on the interface of the chosen address."""
     env = os.environ
     name = plan["interface"] or interface_of(plan["ip"])
@@ -113,35 +123,34 @@ def say_where_to_listen(plan):
             env["NCCL_SOCKET_IFNAME"] = "=" + name
 
 
-def take_gpu(torch, plan, index):
+def take_gpu(torch: Any, rank: int, index: int) -> dict[str, Any]:
     """One rank, one GPU, and only when enough of its memory is free."""
     count = torch.cuda.device_count()
     if not torch.cuda.is_available():
         nodes = [n for n in os.listdir("/dev") if n.startswith("nvidia")]
-        raise Refused("no-gpu", "torch %s sees no GPU; CUDA of the build: %s; /dev/nvidia*: %s"
-                      % (torch.__version__, torch.version.cuda, len(nodes) or "none"))
+        raise Refused("no-gpu", f"torch {torch.__version__} sees no GPU; CUDA of the build: "
+                      f"{torch.version.cuda}; /dev/nvidia*: {len(nodes) or 'none'}")
     if index >= count:
-        raise Refused("few-gpus", "rank %d needs a GPU of its own, and %d can be seen"
-                      % (plan["rank"], count))
+        raise Refused("few-gpus", f"rank {rank} needs a GPU of its own, and {count} can be seen")
     free, total = torch.cuda.mem_get_info(index)
     if free < GPU_NEEDS:
-        raise Refused("gpu-full", "GPU %d has %d MiB free and a trial takes up to %d MiB"
-                      % (index, free // MIB, GPU_NEEDS // MIB))
+        raise Refused("gpu-full", f"GPU {index} has {free // MIB} MiB free and a trial takes up to "
+                      f"{GPU_NEEDS // MIB} MiB")
     torch.cuda.set_device(index)
     torch.cuda.set_per_process_memory_fraction(min(1.0, 64 * MIB / total), index)
     return {"gpu": torch.cuda.get_device_name(index), "free_mib": free // MIB}
 
 
-def what_answers(addr, port):
+def what_answers(addr: str, port: int) -> Refused:
     """After a store could not be reached: what a plain connection gets there."""
     try:
         link = socket.create_connection((addr, port), timeout=1.0)
     except socket.gaierror as problem:
         return Refused("name-unknown", str(problem))
     except (ConnectionRefusedError, ConnectionResetError):
-        return Refused("refused", "connection refused: nothing listens on port %d" % port)
-    except (socket.timeout, TimeoutError):
-        return Refused("no-answer", "no answer: packets to %s port %d vanish" % (addr, port))
+        return Refused("refused", f"connection refused: nothing listens on port {port}")
+    except (socket.timeout, TimeoutError):  # noqa: UP041 - two things before Python 3.10
+        return Refused("no-answer", f"no answer: packets to {addr} port {port} vanish")
     except OSError as problem:
         return Refused("unreachable", str(problem))
     with link:
@@ -153,12 +162,12 @@ def what_answers(addr, port):
     if len(answer) == 8 and 0 <= struct.unpack("<q", answer)[0] < 1 << 20:
         return Refused("other-store", "a store answers there, but not the way this torch expects")
     if answer.startswith(b"HTTP/") or speaks_http(addr, port):
-        return Refused("http", "a web server (HTTP) answers on port %d, no store" % port)
-    return Refused("not-a-store", "port %d accepts connections, but no store of torch 2.2 or newer "
-                   "answers (another program, or an older torch)" % port)
+        return Refused("http", f"a web server (HTTP) answers on port {port}, no store")
+    return Refused("not-a-store", f"port {port} accepts connections, but no store of torch 2.2 or "
+                   "newer answers (another program, or an older torch)")
 
 
-def speaks_http(addr, port):
+def speaks_http(addr: str, port: int) -> bool:
     try:
         with socket.create_connection((addr, port), timeout=1.0) as link:
             link.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
@@ -167,7 +176,7 @@ def speaks_http(addr, port):
         return False
 
 
-def connect(dist, plan, rank, listener):
+def connect(dist: Any, plan: Plan, listener: int | None) -> Any:
     """The store, through our own listening socket where this rank is the one that hosts it."""
     if plan["init"] == "file":
         return dist.FileStore(plan["file"], plan["world"])
@@ -187,62 +196,64 @@ def connect(dist, plan, rank, listener):
         return dist.TCPStore(plan["addr"], plan["port"], plan["world"], False, **more)
     except (RuntimeError, ValueError) as problem:
         seen = what_answers(plan["addr"], plan["port"])
-        raise Refused(seen.kind, "%s (torch: %s)" % (seen, str(problem)[:300])) from None
+        raise Refused(seen.kind, f"{seen} (torch: {str(problem)[:300]})") from None
 
 
-def proof(plan, rank):
+def proof(plan: Plan, rank: int) -> str:
     """What only a rank of this trial can write: the secret never goes through the store."""
-    return hashlib.sha256((plan["secret"] + ":%d" % rank).encode()).hexdigest()
+    return hashlib.sha256(f"{plan['secret']}:{rank}".encode()).hexdigest()
 
 
-def meet(store, plan, rank):
+def meet(store: Any, plan: Plan, rank: int) -> None:
     """All ranks are here when each has left its proof; says which have not."""
-    store.set("here/%d" % rank, proof(plan, rank))
-    wanted = ["here/%d" % r for r in range(plan["world"])]
+    store.set(f"here/{rank}", proof(plan, rank))
+    wanted = [f"here/{r}" for r in range(plan["world"])]
     try:
         store.wait(wanted, remaining(plan))
     except RuntimeError as problem:
         absent = [r for r in range(plan["world"]) if not present(store, wanted[r])]
-        raise Refused("absent", "ranks %s did not come (torch: %s)"
-                      % (absent, str(problem)[:200])) from None
+        raise Refused("absent", f"ranks {absent} did not come "
+                      f"(torch: {str(problem)[:200]})") from None
     for other, key in enumerate(wanted):
         if store.get(key).decode("utf-8", "replace") != proof(plan, other):
-            raise Refused("stranger", "somebody else wrote rank %d's key into the store" % other)
+            raise Refused("stranger", f"somebody else wrote rank {other}'s key into the store")
 
 
-def present(store, key):
+def present(store: Any, key: str) -> bool:
     try:
-        return store.check([key])
+        return bool(store.check([key]))
     except RuntimeError:
         return False
 
 
-def reduce_once(torch, dist, plan, rank, device):
-    world = plan["world"]
+def reduce_once(torch: Any, dist: Any, world: int, rank: int, device: str) -> None:
     tensor = torch.full((8,), float(rank + 1), device=device)
     dist.all_reduce(tensor)
     if device != "cpu":
         torch.cuda.synchronize()
     got, right = tensor.tolist(), world * (world + 1) / 2
     if got != [right] * 8:
-        raise Refused("wrong-sum", "the sum is %s and should be %s" % (got[0], right))
+        raise Refused("wrong-sum", f"the sum is {got[0]} and should be {right}")
 
 
-def play(plan, rank, listener, teller):
+def play(plan: Plan, rank: int, listener: int | None, teller: Teller) -> None:
     """All stages of this rank; raises at the first that fails, which has been told by then."""
     os.environ.update(plan["env"])
+    for name in plan["unset"]:
+        os.environ.pop(name, None)
     say_where_to_listen(plan)
     import torch
-    import torch.distributed as dist
+    import torch.distributed
 
+    dist: Any = torch.distributed
     device = "cpu"
     if plan["backend"] == "nccl":
         index = plan["ranks"].index(rank)
         with teller.stage("backend") as facts:
-            facts.update(take_gpu(torch, dict(plan, rank=rank), index))
-        device = "cuda:%d" % index
+            facts.update(take_gpu(torch, rank, index))
+        device = f"cuda:{index}"
     with teller.stage("connect"):
-        raw = connect(dist, plan, rank, listener)
+        raw = connect(dist, plan, listener)
         store = dist.PrefixStore(plan["key"], raw)
     with teller.stage("rendezvous"):
         meet(store, plan, rank)
@@ -251,32 +262,32 @@ def play(plan, rank, listener, teller):
             dist.init_process_group(plan["backend"], store=dist.PrefixStore("group", store),
                                     rank=rank, world_size=plan["world"], timeout=remaining(plan))
         with teller.stage("all-reduce"):
-            reduce_once(torch, dist, plan, rank, device)
+            reduce_once(torch, dist, plan["world"], rank, device)
     with teller.stage("clean-up"):
-        if plan["backend"] != "store":
+        if plan["backend"] == "nccl":  # gloo leaves sockets only, and 20 ms late; NCCL shares memory
             dist.destroy_process_group()
         leave_together(store, plan, rank, listener is not None)
 
 
-def leave_together(store, plan, rank, host):
+def leave_together(store: Any, plan: Plan, rank: int, host: bool) -> None:
     """The host of the store leaves last; who leaves early would look like a failure to others."""
-    store.set("done/%d" % rank, "")
+    store.set(f"done/{rank}", "")
     if host:
-        store.wait(["done/%d" % r for r in range(plan["world"])], remaining(plan))
+        store.wait([f"done/{r}" for r in range(plan["world"])], remaining(plan))
 
 
-def arm(plan):
+def arm(plan: Plan) -> None:
     """The kernel ends this rank a second after the deadline, whatever it is busy with."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(plan["until"] - time.monotonic()) + 2)
 
 
-def follow_lifeline(plan):
+def follow_lifeline(plan: Plan) -> None:
     """Under torchrun our parent is its agent: end with it, and when standard input closes."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     arm(plan)
 
-    def wait_for_end():
+    def wait_for_end() -> None:
         while os.read(0, 4096):
             pass
         os.kill(os.getpid(), signal.SIGKILL)
@@ -284,34 +295,35 @@ def follow_lifeline(plan):
     threading.Thread(target=wait_for_end, daemon=True).start()
 
 
-def play_under_torchrun(plan, teller):
+def play_under_torchrun(plan: Plan, rank: int, teller: Teller) -> None:
     """The launcher's own environment says who we are and where to meet: env:// as users have it."""
     with teller.stage("torch-import"):
         import torch
-        import torch.distributed as dist
+        import torch.distributed
+    dist: Any = torch.distributed
     world = int(os.environ["WORLD_SIZE"])
     device = "cpu"
     if plan["backend"] == "nccl":
         index = int(os.environ["LOCAL_RANK"])
         with teller.stage("backend") as facts:
-            facts.update(take_gpu(torch, dict(plan, rank=teller.rank), index))
-        device = "cuda:%d" % index
+            facts.update(take_gpu(torch, rank, index))
+        device = f"cuda:{index}"
     with teller.stage("group"):
         dist.init_process_group(plan["backend"], timeout=remaining(plan))
     with teller.stage("all-reduce"):
-        reduce_once(torch, dist, dict(plan, world=world), teller.rank, device)
+        reduce_once(torch, dist, world, rank, device)
     with teller.stage("clean-up"):
         dist.destroy_process_group()
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     with open(argv[0]) as source:
         plan = json.load(source)
     if len(argv) == 1:
         follow_lifeline(plan)
-        events = os.open(plan["events"], os.O_WRONLY | os.O_APPEND)
-        teller = Teller(events, int(os.environ["RANK"]))
-        play_under_torchrun(plan, teller)
+        events = os.open(plan["events"], os.O_WRONLY)
+        rank = int(os.environ["RANK"])
+        play_under_torchrun(plan, rank, Teller(events, rank))
     else:
         arm(plan)
         listener = int(argv[2])
@@ -323,7 +335,7 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except Exception as problem:  # noqa: BLE001 - told as the failure of a stage, and it ends here
-        sys.stderr.write("%s: %s\n" % (type(problem).__name__, problem))
+        sys.stderr.write(f"{type(problem).__name__}: {problem}\n")
         sys.stderr.flush()
         os._exit(1)
     os._exit(0)

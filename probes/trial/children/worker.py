@@ -1,8 +1,10 @@
 """Imports torch once, then forks the ranks of each trial that is asked for, one line at a time.
 
-Its parent is the guard, whose pipe is our standard input: each line holds one plan, its end is ours.
+Its parent is the guard, whose pipe is our standard input: a line holds one plan, its end is ours.
 Standard library and torch 1.13 or newer, Python 3.8 or newer.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import json
@@ -12,25 +14,28 @@ import signal
 import socket
 import sys
 import time
+from typing import Any, Dict  # noqa: UP035 - Python 3.8
 
+Plan = Dict[str, Any]  # noqa: UP006 - Python 3.8
 HERE = os.path.dirname(os.path.abspath(__file__))
 PATIENCE = 1.5
 """Seconds that the others have to say what they see after the first rank has failed."""
 
 
-def load_rank():
+def load_rank() -> Any:
     """The neighbour by its path, so that this folder need not stand on sys.path."""
     spec = importlib.util.spec_from_file_location("ddp_assist_rank", os.path.join(HERE, "rank.py"))
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def threads():
+def threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def import_torch(teller, rank_module):
+def import_torch(teller: Any, rank_module: Any) -> Any:
     """Whether it came; the first error of the chain is what is told."""
     with teller.stage("torch-import") as facts:
         import torch
@@ -43,18 +48,18 @@ def import_torch(teller, rank_module):
     return torch
 
 
-def check_backend(torch, plan, rank_module):
+def check_backend(torch: Any, plan: Plan, rank_module: Any) -> None:
     """Whether this build of torch has the backend at all; GPUs are the ranks' business."""
     dist = torch.distributed
     if plan["backend"] == "nccl" and not dist.is_nccl_available():
-        raise rank_module.Refused("no-nccl", "torch %s was built without NCCL (CUDA of the build: "
-                                  "%s)" % (torch.__version__, torch.version.cuda))
+        raise rank_module.Refused("no-nccl", f"torch {torch.__version__} was built without NCCL "
+                                  f"(CUDA of the build: {torch.version.cuda})")
     known = getattr(dist, "is_gloo_available", lambda: True)
     if plan["backend"] == "gloo" and not known():
-        raise rank_module.Refused("no-gloo", "torch %s was built without gloo" % torch.__version__)
+        raise rank_module.Refused("no-gloo", f"torch {torch.__version__} was built without gloo")
 
 
-def resolve(plan):
+def resolve(plan: Plan) -> tuple[int, Any]:
     """The address that the name stands for, IPv4 first as gloo has it."""
     answers = socket.getaddrinfo(plan["addr"], plan["port"] or None, type=socket.SOCK_STREAM)
     answers.sort(key=lambda answer: answer[0] != socket.AF_INET)
@@ -63,7 +68,7 @@ def resolve(plan):
     return family, where
 
 
-def listen(family, where, world):
+def listen(family: int, where: Any, world: int) -> socket.socket:
     """Our own socket on the chosen address alone, which the store is then given."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,12 +80,15 @@ def listen(family, where, world):
 class Ranks:
     """The processes of one trial, all of them children of this one."""
 
-    def __init__(self, plan, teller, rank_module, listener, fork):
+    def __init__(
+        self, plan: Plan, teller: Any, rank_module: Any, listener: socket.socket | None, fork: bool
+    ) -> None:
         self.plan, self.teller, self.rank_module = plan, teller, rank_module
         self.listener, self.fork = listener, fork
-        self.alive = {}
+        self.alive: dict[int, int] = {}
 
-    def start(self):
+    def start(self) -> bool:
+        """Whether all of them could be started."""
         for rank in self.plan["ranks"]:
             fd = self.listener.fileno() if self.listener and rank == 0 else -1
             try:
@@ -88,14 +96,14 @@ class Ranks:
             except OSError as problem:
                 self.teller.say(event="stage", stage="python", state="failed", seconds=0.0,
                                 rank=rank, kind="", errno=problem.errno, type="OSError",
-                                error="fork: %s" % problem)
+                                error=f"fork: {problem}")
                 return False
             if pid == 0:
                 self.be(rank, fd)
             self.alive[pid] = rank
         return True
 
-    def be(self, rank, fd):
+    def be(self, rank: int, fd: int) -> None:
         """In the new process: the rank itself, and never back."""
         code = 1
         try:
@@ -114,22 +122,22 @@ class Ranks:
             else:
                 self.exec_fresh(rank, fd)
         except Exception as problem:  # noqa: BLE001 - told as a stage's failure, and it ends here
-            sys.stderr.write("rank %d: %s: %s\n" % (rank, type(problem).__name__, problem))
+            sys.stderr.write(f"rank {rank}: {type(problem).__name__}: {problem}\n")
             sys.stderr.flush()
         finally:
             os._exit(code)
 
-    def exec_fresh(self, rank, fd):
+    def exec_fresh(self, rank: int, fd: int) -> None:
         for keep in (fd, self.teller.fd):
             if keep >= 0:
                 os.set_inheritable(keep, True)
-        plan = os.path.join(self.plan["shelter"], "plan-%d.json" % rank)
+        plan = os.path.join(self.plan["shelter"], f"plan-{rank}.json")
         with open(plan, "w") as out:
             json.dump(self.plan, out)
         os.execv(sys.executable, [sys.executable, os.path.join(HERE, "rank.py"), plan, str(rank),
                                   str(fd), str(self.teller.fd)])
 
-    def reap(self):
+    def reap(self) -> bool:
         """Tell of each rank that ended; whether one of them failed."""
         failed = False
         while self.alive:
@@ -143,7 +151,7 @@ class Ranks:
                 failed = failed or code != 0
         return failed
 
-    def kill(self):
+    def kill(self) -> None:
         for pid in self.alive:
             os.kill(pid, signal.SIGKILL)
         for pid in self.alive:
@@ -151,8 +159,8 @@ class Ranks:
         self.alive = {}
 
 
-def until_over(ranks, plan, wake, requests):
-    """Wait for the ranks; a failed one leaves the others a moment, a word on our input none."""
+def until_over(ranks: Ranks, plan: Plan, wake: int, requests: Requests) -> None:
+    """Wait for the ranks; a failed one leaves the others a moment to say what they see."""
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     poll.register(0, select.POLLIN)
@@ -164,14 +172,17 @@ def until_over(ranks, plan, wake, requests):
         ready = dict(poll.poll(left * 1000 + 1))
         if wake in ready:
             os.read(wake, 512)
-        if 0 in ready and not requests.more():
+        if 0 in ready:
+            requests.more()  # whatever is said during a trial, or the end of it, calls it off
             break
         if ranks.reap():
             until = min(until, time.monotonic() + PATIENCE)
     ranks.teller.say(event="left", ranks=sorted(ranks.alive.values()))
 
 
-def hold(torch, plan, teller, rank_module, wake, requests):
+def hold(
+    torch: Any, plan: Plan, teller: Any, rank_module: Any, wake: int, requests: Requests
+) -> None:
     """One trial: what is asked once for all ranks, then the ranks."""
     listener = None
     with teller.stage("backend"):
@@ -201,15 +212,15 @@ def hold(torch, plan, teller, rank_module, wake, requests):
 class Requests:
     """Lines of our standard input."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pending = b""
 
-    def more(self):
+    def more(self) -> bool:
         chunk = os.read(0, 65536)
         self.pending += chunk
         return chunk != b""
 
-    def next(self):
+    def next(self) -> Any:
         while b"\n" not in self.pending:
             if not self.more():
                 return None
@@ -220,13 +231,13 @@ class Requests:
 PARENT = os.getpid()
 
 
-def main():
+def main() -> None:
     rank_module = load_rank()
     events = os.dup(1)
     os.dup2(2, 1)  # what torch, gloo and NCCL print goes to the log and never among the events
     teller = rank_module.Teller(events)
     teller.say(event="stage", stage="python", state="passed", seconds=0.0,
-               version="%d.%d.%d" % sys.version_info[:3], executable=sys.executable)
+               version=".".join(map(str, sys.version_info[:3])), executable=sys.executable)
     wake, signalled = os.pipe()
     os.set_blocking(signalled, False)
     signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
@@ -242,7 +253,7 @@ def main():
         try:
             hold(torch, request["plan"], teller, rank_module, wake, requests)
         except (OSError, rank_module.Refused) as problem:  # told already, as a stage's failure
-            sys.stderr.write("%s: %s\n" % (type(problem).__name__, problem))
+            sys.stderr.write(f"{type(problem).__name__}: {problem}\n")
             sys.stderr.flush()
         teller.say(event="over", trial=request["plan"]["id"])
         if request.get("once"):
