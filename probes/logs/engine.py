@@ -64,3 +64,8 @@ class PatternSet:
             yield from sorted(self._set.Match(text) or ())
         else:
             yield from (i for i, each in enumerate(self._each) if each.search(text))
+
+
+def named(pattern: Any) -> set[str]:
+    """The names of its groups; RE2 gives them in the type of the pattern."""
+    return {name.decode() if isinstance(name, bytes) else name for name in pattern.groupindex}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from ddp_assist.probes.logs.engine import PatternSet, compiled
 from ddp_assist.probes.logs.signatures import Signature, signatures
@@ -177,8 +178,14 @@ def label_of(text: bytes) -> bytes:
 
 
 def _groups(match: re.Match[bytes]) -> dict[str, str]:
-    found = match.groupdict()
-    return {k: v.decode("utf-8", "backslashreplace") for k, v in found.items() if v is not None}
+    found: dict[Any, bytes | None] = match.groupdict()
+    return {
+        name.decode() if isinstance(name, bytes) else name: value.decode(
+            "utf-8", "backslashreplace"
+        )
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 @cache

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
-from ddp_assist.probes.logs.engine import BadPattern, compiled
+from ddp_assist.probes.logs.engine import BadPattern, compiled, named
 from ddp_assist.probes.logs.literals import ignores_case, required
 from ddp_assist.probes.model import Weight
 
@@ -98,8 +98,11 @@ def _one(table: dict[str, Any], file: str) -> Signature:
 def problems(all_of_them: tuple[Signature, ...] | None = None) -> list[str]:
     """What is wrong with the signatures themselves, one sentence each."""
     known = signatures() if all_of_them is None else all_of_them
-    found = [f"{name}: {n} signatures with this id"
-             for name, n in Counter(each.id for each in known).items() if n > 1]
+    found = [
+        f"{name}: {n} signatures with this id"
+        for name, n in Counter(each.id for each in known).items()
+        if n > 1
+    ]
     for each in known:
         found += [f"{each.file}: {each.id}: {what}" for what in _wrong_with(each)]
     return found
@@ -116,15 +119,21 @@ def _wrong_with(one: Signature) -> list[str]:
     if not one.examples:
         found.append("no example")
     try:
-        groups = compiled(one.pattern).groupindex
+        groups = named(compiled(one.pattern))
     except BadPattern as error:
         return [*found, f"the pattern does not compile: {error}"]
-    named = {name for _, name, _, _ in string.Formatter().parse(one.says) if name}
-    if missing := named - set(groups):
+    said = {name for _, name, _, _ in string.Formatter().parse(one.says) if name}
+    if missing := said - groups:
         found.append(f"says names {', '.join(sorted(missing))}, which the pattern has not")
     alone = Scanner((one,))
-    found += [f"does not match its example {text[:80]!r}"
-              for text in one.examples if not any(alone.scan_bytes(text.encode()))]
-    found += [f"matches its near miss {text[:80]!r}"
-              for text in one.near if any(alone.scan_bytes(text.encode()))]
+    found += [
+        f"does not match its example {text[:80]!r}"
+        for text in one.examples
+        if not any(alone.scan_bytes(text.encode()))
+    ]
+    found += [
+        f"matches its near miss {text[:80]!r}"
+        for text in one.near
+        if any(alone.scan_bytes(text.encode()))
+    ]
     return found

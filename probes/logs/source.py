@@ -303,4 +303,3 @@ def _why(error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"it can't be read: {error.strerror}"
     return "it can't be read: the name is not a path"
-
