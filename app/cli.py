@@ -12,18 +12,18 @@ from ddp_assist import __version__
 OK, FOUND, USAGE, UNREADABLE, INTERNAL, INCONCLUSIVE, DEADLINE = 0, 1, 2, 3, 4, 5, 124
 
 VERBS: dict[str, tuple[str, str]] = {
-    "diagnose": ("verb_diagnose", "find the cause without a screen"),
-    "run": ("verb_run", "run a launch, and diagnose it when it fails or hangs"),
-    "check": ("verb_check", "ask this host everything, no symptom needed"),
-    "trial": ("verb_trial", "let ranks meet here and do one all_reduce"),
-    "fleet": ("verb_fleet", "ask every node, compare, and let them meet"),
-    "jobs": ("verb_jobs", "the distributed jobs alive on this host"),
-    "explain": ("verb_explain", "the page of a cause"),
-    "redact": ("verb_redact", "a log without its secrets and identities"),
-    "cases": ("verb_cases", "the saved cases"),
-    "resume": ("verb_cases", "go on with a saved case"),
-    "report": ("verb_cases", "a saved case as a report"),
-    "replay": ("verb_cases", "a saved case concluded again, without the machine"),
+    "diagnose": ("diagnose", "find the cause without a screen"),
+    "run": ("run", "run a launch, and diagnose it when it fails or hangs"),
+    "check": ("check", "ask this host everything, no symptom needed"),
+    "trial": ("trial", "let ranks meet here and do one all_reduce"),
+    "fleet": ("fleet", "ask every node, compare, and let them meet"),
+    "jobs": ("jobs", "the distributed jobs alive on this host"),
+    "explain": ("explain", "the page of a cause"),
+    "redact": ("redact", "a log without its secrets and identities"),
+    "cases": ("cases", "the saved cases"),
+    "resume": ("cases", "go on with a saved case"),
+    "report": ("cases", "a saved case as a report"),
+    "replay": ("cases", "a saved case concluded again, without the machine"),
 }
 
 
@@ -82,7 +82,7 @@ def _main(words: list[str]) -> int:
         return OK
     if first in VERBS:
         module, _ = VERBS[first]
-        verb: Callable[[str, list[str]], int] = import_module(f"ddp_assist.app.{module}").run
+        verb: Callable[[str, list[str]], int] = import_module(f"ddp_assist.app.verbs.{module}").run
         return verb(first, words[1:])
     if first and not first.startswith("-"):
         from difflib import get_close_matches

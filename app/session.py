@@ -1,0 +1,160 @@
+"""A guided session without its screens: what was asked, what is known now, where the walk stands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ddp_assist.app.case import Case
+from ddp_assist.app.diagnose import Diagnosis, Question, conclude
+from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.tree import Step, Symptom, To, Tree, load, recognised
+from ddp_assist.probes.catalogue import probes
+from ddp_assist.probes.model import Finding, Probe, Target, matches
+
+Mark = Literal["ok", "BAD", "note", "?", "run", "wait"]
+MARKS: dict[str, Mark] = {"ok": "ok", "bad": "BAD", "info": "note", "noise": "note", "unknown": "?"}
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """One line of a live list: a word, a fact, the seconds it took."""
+
+    mark: Mark
+    text: str
+    seconds: float | None = None
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way on from a step, and what was seen that points there."""
+
+    to: To
+    label: str
+    seen: tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class Session:
+    question: Question
+    case: Case = field(default_factory=Case)
+    tree: Tree = field(default_factory=load)
+    diagnosis: Diagnosis | None = None
+    findings: tuple[Finding, ...] = ()
+    answered: set[str] = field(default_factory=set)
+    looking: bool = False
+    trail: list[str] = field(default_factory=list)
+    fixes: list[Fix] = field(default_factory=list)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    catalogue: dict[str, Probe] = field(
+        default_factory=lambda: {probe.id: probe for probe in probes()}
+    )
+
+    def begin(self) -> None:
+        self.case.add(
+            "question",
+            launch=list(self.question.launch),
+            logs=list(self.question.logs),
+            script=str(self.question.script) if self.question.script else None,
+            python=self.question.python,
+        )
+
+    def start_looking(self) -> None:
+        self.findings, self.diagnosis, self.fixes = (), None, []
+        self.answered.clear()
+        self.looking, self.cancel = True, threading.Event()
+
+    def told(self, probe: Probe, found: Sequence[Finding]) -> None:
+        """What a probe said is known from now on, and reaches the saved case at once."""
+        self.answered.add(probe.id)
+        self.findings = (*(f for f in self.findings if f.probe != probe.id), *found)
+        self.case.add("asked", probe=probe.id)
+        for finding in found:
+            self.case.add_finding(finding)
+
+    def done(self, target: Target, asked: frozenset[str]) -> None:
+        self.looking = False
+        self.diagnosis = conclude(
+            Diagnosis(self.question, target, self.findings, asked=asked), self.tree
+        )
+        self.case.add("asked-all", probes=sorted(asked))
+
+    def pick(self, symptom: Symptom) -> None:
+        self.question = replace(self.question, symptom=symptom.id)
+        self.trail = [symptom.start]
+        self.case.add("symptom", id=symptom.id)
+        if self.diagnosis is not None:
+            self.diagnosis.question = self.question
+            conclude(self.diagnosis, self.tree)
+
+    @property
+    def step(self) -> Step | None:
+        return self.tree.steps[self.trail[-1]] if self.trail else None
+
+    def go(self, to: To) -> None:
+        self.case.add("went", step=self.trail[-1] if self.trail else None, to=to.name)
+        if to.is_step:
+            self.trail.append(to.name)
+
+    def back(self) -> bool:
+        """One step back on the path; False at its start."""
+        if len(self.trail) > 1:
+            self.trail.pop()
+            return True
+        return False
+
+    def recognised(self) -> list[tuple[Symptom, Finding]]:
+        """Symptoms that something points at, each with what says so."""
+        return [
+            (symptom, self._hint(symptom)) for symptom in recognised(self.tree, self.findings)
+        ]
+
+    def _hint(self, symptom: Symptom) -> Finding:
+        return next(
+            f for f in self.findings if any(matches(f.key, key) for key in symptom.recognised_by)
+        )
+
+    def rows(self, names: Sequence[str]) -> list[RowView]:
+        """What these probes said, or that they still look."""
+        rows: list[RowView] = []
+        for name in names:
+            found = [f for f in self.findings if f.probe == name]
+            probe = self.catalogue[name]
+            if found:
+                rows += [self.row(f) for f in found]
+            elif self.looking and name not in self.answered:
+                rows.append(RowView("run", probe.question))
+            else:
+                rows.append(RowView("note", f"not asked: {probe.question}"))
+        return rows
+
+    def row(self, finding: Finding) -> RowView:
+        weight = self.catalogue[finding.probe].weight(finding.outcome)
+        return RowView(MARKS[weight], finding.sentence, finding.seconds, finding)
+
+    def choices(self, step: Step) -> list[Choice]:
+        """Every way on, those first that something seen points to."""
+        seen: dict[To, list[Finding]] = {}
+        for key, tos in step.on.items():
+            for finding in self.findings:
+                if matches(finding.key, key):
+                    for to in tos:
+                        seen.setdefault(to, []).append(finding)
+        asked = not step.probes or bool(self.answered & set(step.probes))
+        if not seen and not self.looking:
+            for to in step.otherwise if asked else step.unknown:
+                seen.setdefault(to, [])
+        order = [*seen, *(to for to in step.targets() if to not in seen)]
+        return [Choice(to, self.label(to), tuple(seen.get(to, ()))) for to in order]
+
+    def pointed_at(self, step: Step) -> int:
+        """How many of the choices something points to."""
+        return sum(1 for choice in self.choices(step) if choice.seen)
+
+    def label(self, to: To) -> str:
+        if to.is_step:
+            return self.tree.steps[to.name].question
+        return self.tree.pages[to.name].title

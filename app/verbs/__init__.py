@@ -1,0 +1,1 @@
+"""What each word behind `ddp-assist` does, one module a verb."""

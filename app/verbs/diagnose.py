@@ -1,0 +1,133 @@
+"""`ddp-assist diagnose`: the same walk without a screen, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ddp_assist.app import prove
+from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, Wrong
+from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
+from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.options import add_question, count, launch_of, parser, port, question, seconds, split
+from ddp_assist.app.saying import as_json, as_text
+from ddp_assist.probes.launch.plan import LaunchError
+
+
+def run(verb: str, words: list[str]) -> int:
+    ours, launch = split(words)
+    p = parser(verb, "Find the cause without a screen.")
+    add_question(p)
+    p.add_argument("--job", type=count, metavar="PID", help="a live process of the job")
+    p.add_argument("--no-trial", action="store_true", help="try no rendezvous here")
+    p.add_argument("--timeout", type=seconds, metavar="S", help="stop looking after S seconds")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.add_argument("--out", type=Path, metavar="DIR", help="write case, reports and launch.sh")
+    p.add_argument("--yes-end", type=count, metavar="PID", help="end this left-over process first")
+    p.add_argument("--port", type=port, metavar="N", help="the port that PID holds")
+    given = p.parse_args(ours)
+    asked = question(given, launch_of(launch))
+    if given.yes_end is not None:
+        from ddp_assist.app.verbs.end import end_now
+
+        end_now(given.yes_end, given.port)
+    with _stdin_as_file(asked) as asked:
+        return answer(asked, given.no_trial, given.timeout, given.json, given.out)
+
+
+def answer(
+    asked: Question, no_trial: bool, timeout: float | None, want_json: bool, out: Path | None
+) -> int:
+    """Diagnoses, proves, prints and writes; returns the exit code."""
+    begun = time.monotonic()
+    cancel = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: cancel.set())
+    with _trials(asked, no_trial) as trial:
+        try:
+            diagnosis = diagnose(asked, cancel=cancel, deadline=timeout)
+        except LaunchError as why:
+            raise Wrong(str(why)) from why
+        if cancel.is_set():
+            return 128 + signal.SIGTERM
+        fixes = prove_all(diagnosis, trial)
+    diagnosis.seconds = round(time.monotonic() - begun, 3)
+    result = as_json(diagnosis, fixes)
+    if out is not None:
+        write(out, diagnosis, fixes, result)
+    if want_json:
+        json.dump(result, sys.stdout, ensure_ascii=True, allow_nan=False, indent=1)
+        print()
+    else:
+        print(as_text(result))
+    if timeout is not None and diagnosis.seconds >= timeout and not diagnosis.causes:
+        return DEADLINE
+    return exit_code(diagnosis)
+
+
+def exit_code(diagnosis: Diagnosis) -> int:
+    if diagnosis.causes:
+        return FOUND
+    nothing = any(f.key in ("log.nothing-known", "log.empty") for f in diagnosis.findings)
+    return INCONCLUSIVE if diagnosis.unanswered or nothing else OK
+
+
+def prove_all(diagnosis: Diagnosis, trial: prove.Trial | None) -> list[Fix]:
+    """The first fix is tried; the others are there to choose from, and say that they were not."""
+    fixes = prove.fixes(diagnosis)
+    for place, fix in enumerate(fixes):
+        if fix.safety in ("command", "edit") and (fix.launch is not None or fix.files):
+            fixes[place] = prove.prove(diagnosis, fix, trial)
+            break
+    return fixes
+
+
+@contextmanager
+def _trials(asked: Question, no_trial: bool) -> Iterator[prove.Trial | None]:
+    """Ranks that meet here when a fix wants proof; torch is imported while the probes look."""
+    if no_trial or not (asked.launch or asked.script or asked.job):
+        yield None
+        return
+    from ddp_assist.app.trials import Trials
+
+    with Trials(asked) as trials:
+        yield trials.meet
+
+
+@contextmanager
+def _stdin_as_file(asked: Question) -> Iterator[Question]:
+    """A log on stdin is kept in a private file while it is read: probes want to look twice."""
+    if "-" not in asked.logs:
+        yield asked
+        return
+    from dataclasses import replace
+
+    with tempfile.NamedTemporaryFile(prefix="ddp-assist-log-") as kept:
+        while block := sys.stdin.buffer.read(1 << 20):
+            kept.write(block)
+        kept.flush()
+        logs = tuple(kept.name if log == "-" else log for log in asked.logs)
+        yield replace(asked, logs=logs)
+
+
+def write(out: Path, diagnosis: Diagnosis, fixes: list[Fix], result: Mapping[str, Any]) -> None:
+    from ddp_assist.app.export import write_launch
+    from ddp_assist.app.files import WriteFailed, write_private
+    from ddp_assist.app.report import write_report
+
+    first = next((f for f in fixes if f.safety != "ends-process"), None)
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(out / "case.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_launch(diagnosis, first, out.resolve())
+        for form in ("md", "html"):
+            write_report(result, form, out / f"report.{form}")
+    except (OSError, WriteFailed) as why:
+        raise Wrong(f"--out {out} can't be written: {why}") from why

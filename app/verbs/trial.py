@@ -1,0 +1,51 @@
+"""`ddp-assist trial`: ranks meet here for a moment and do one all_reduce."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ddp_assist.app.cli import FOUND, OK, UNREADABLE, Wrong
+from ddp_assist.app.options import count, interpreter, parser, seconds
+
+
+def run(verb: str, words: list[str]) -> int:
+    from ddp_assist.probes.trial.picture import render
+    from ddp_assist.probes.trial.run import run_trial
+    from ddp_assist.probes.trial.spec import TrialSpec
+
+    p = parser(verb, "Let ranks meet here and do one all_reduce.")
+    p.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
+    p.add_argument("--nproc", type=count, default=2, metavar="N", help="ranks, 1 to 64")
+    p.add_argument("--addr", default="127.0.0.1", metavar="A", help="the address to meet at")
+    p.add_argument("--port", type=count, default=0, metavar="P", help="0 lets the kernel choose")
+    p.add_argument("--interface", metavar="IF", help="the interface the backend must take")
+    p.add_argument("--python", metavar="PY", help="the interpreter whose torch is tried")
+    p.add_argument("--timeout", type=seconds, default=30.0, metavar="S", help="at most 60")
+    p.add_argument("--keep-log", action="store_true", help="keep what the ranks printed")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    given = p.parse_args(words)
+    if not 0 <= given.port < 65536:
+        raise Wrong(f"{given.port} is no port (0 to 65535)")
+    try:
+        spec = TrialSpec(
+            backend=given.backend,
+            nproc=given.nproc,
+            addr=given.addr,
+            port=given.port,
+            python=given.python or interpreter(),
+            interface=given.interface,
+            deadline=given.timeout,
+            keep_log=given.keep_log,
+        )
+        result = run_trial(spec)
+    except ValueError as why:
+        raise Wrong(str(why)) from why
+    if given.json:
+        json.dump(result.as_json(), sys.stdout, allow_nan=False, indent=1)
+        print()
+    else:
+        print(render(result))
+    if result.outcome == "joined":
+        return OK
+    return UNREADABLE if result.outcome == "python" else FOUND

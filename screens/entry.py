@@ -1,0 +1,86 @@
+"""A box for one line, or for a pasted log."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.events import Key, Paste
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Input
+
+from ddp_assist.screens.widgets.frame import Line
+
+MOST = 8_000_000
+FLOOD = 4_000
+"""So many single keys at once are a paste that the terminal does not mark as one."""
+
+
+class Entry(ModalScreen[str | None]):
+    """Gives back what was typed or pasted, or None. A paste is kept whole and shown as a count."""
+
+    CSS_PATH = "entry.tcss"
+    BINDINGS = [
+        Binding("escape", "leave", "Leave"),
+        Binding("ctrl+s", "done", "Look at it"),
+    ]
+
+    def __init__(self, title: str, note: str, lines: bool) -> None:
+        super().__init__()
+        self.heading, self.note, self.lines = title, note, lines
+        self.pasted: list[str] = []
+        self.size_so_far = 0
+
+    def compose(self) -> ComposeResult:
+        yield Line(self.heading, id="heading")
+        yield Line(self.note, id="note")
+        if self.lines:
+            yield Line("", id="count")
+            yield Line("", id="last")
+        else:
+            yield Input(id="line")
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        if self.lines:
+            self._count()
+
+    def on_paste(self, event: Paste) -> None:
+        if self.lines:
+            self._take(event.text)
+            event.stop()
+
+    def on_key(self, event: Key) -> None:
+        """Unmarked pastes arrive as single keys; they are gathered without repainting each."""
+        if not self.lines or event.key in ("escape", "ctrl+s"):
+            return
+        text = "\n" if event.key == "enter" else event.character or ""
+        if text and self.size_so_far < MOST:
+            self.pasted.append(text)
+            self.size_so_far += len(text)
+            if self.size_so_far % FLOOD == 0 or text == "\n":
+                self.call_later(self._count)
+        event.stop()
+
+    def _take(self, text: str) -> None:
+        room = MOST - self.size_so_far
+        self.pasted.append(text[:room])
+        self.size_so_far += min(len(text), room)
+        self._count()
+
+    def _count(self) -> None:
+        text = "".join(self.pasted)
+        self.pasted = [text]
+        lines = text.count("\n") + bool(text and not text.endswith("\n"))
+        full = "; the rest was cut, open the file with l instead" if len(text) >= MOST else ""
+        self.query_one("#count", Line).say(f"{lines} lines, {len(text)} characters{full}")
+        tail = text.rstrip().splitlines()[-3:]
+        self.query_one("#last", Line).say("\n".join(line[:160] for line in tail))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.strip() or None)
+
+    def action_done(self) -> None:
+        self.dismiss("".join(self.pasted) if self.lines else self.query_one(Input).value)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
