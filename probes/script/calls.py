@@ -1,0 +1,333 @@
+"""What a call does, for the calls that mean something to a rank."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from ddp_assist.probes.script import known
+from ddp_assist.probes.script.evaluate import Evaluator, cast, ends, is_free_port, is_random
+from ddp_assist.probes.script.value import UNKNOWN, Call, Class, Function, Instance, Value, union
+
+Args = list[Value]
+Kwargs = Mapping[str, Value]
+_SPAWNS: Final = (
+    "torch.multiprocessing.spawn",
+    "torch.multiprocessing.start_processes",
+)
+_MAPS: Final = ("map", "imap", "imap_unordered", "map_async", "starmap", "starmap_async", "apply", "apply_async", "submit")  # fmt: skip
+
+
+def called(
+    evaluate: Evaluator, node: ast.Call, function: Value, args: Args, kwargs: Kwargs, partial: bool
+) -> Value:
+    """The value of a call; it is told to the tracer unless it is one of the project's functions."""
+    kind, tracer = function.kind, evaluate.tracer
+    if isinstance(function.target, Class):
+        return _made(evaluate, node, function.target, args, kwargs, partial)
+    if isinstance(function.target, Function):
+        tracer.happens(kind, node, args, kwargs, function, partial)
+        return evaluate.follow(function, args, kwargs, node)
+    if isinstance(function.target, Instance) and function.target.owner is not None:
+        method = function.target.owner.find("forward") or function.target.owner.find("__call__")
+        call = tracer.happens(f"{kind}.__call__", node, args, kwargs, function, partial)
+        if method is not None:
+            return evaluate.follow(evaluate._bound(method, function), args, kwargs, node)
+        return Value(of=union(args), call=call)
+    special = _SPECIAL.get(kind)
+    if special is not None:
+        answer = special(evaluate, node, args, kwargs)
+        if answer is not None:
+            return answer
+    receiver = evaluate(node.func.value) if isinstance(node.func, ast.Attribute) and _quiet(node.func.value) else None
+    receiver = receiver or (replace(function, kind=kind.rpartition(".")[0]) if function.call else None)
+    call = tracer.happens(kind, node, args, kwargs, receiver, partial)
+    if receiver is not None and isinstance(node.func, ast.Attribute):
+        answer = _method(evaluate, node, receiver, node.func.attr, args, call)
+        if answer is not None:
+            return answer
+    if kind in _SPAWNS:
+        return _spawn(evaluate, call)
+    if known.is_process(kind):
+        return _process(evaluate, call)
+    if ends(kind):
+        return Value(kind="ends()")
+    of = union([*args, *kwargs.values()])
+    if is_random(kind):
+        return Value(of=of | {"random"}, kind=f"{kind}()", call=call)
+    if kind == "socket.socket().getsockname" or (is_free_port(kind) and "." in kind and "()" not in kind):
+        return Value(of=of | {"free-port"}, call=call)
+    if kind.endswith("Store().get"):
+        key = args[0].text if args else ""
+        return Value(kind=f"{kind}()", of=of | {f"store:{key}"}, call=call)
+    if kind.endswith("Store().add"):
+        return Value(of=of | {"store-count"}, call=call)
+    if receiver is not None and kind.endswith((".decode", ".strip", ".item")):
+        of |= receiver.of
+    target = Instance(None) if kind.endswith(".parse_args") else None
+    items: list[Value] | None = None
+    if kind.endswith(".parse_known_args"):
+        space = Value(kind="argparse.ArgumentParser().parse_args()", target=Instance(None), call=call)
+        return Value(items=[space, Value()], exact=True, call=call)
+    return Value(kind=known.plain(f"{kind}()"), of=of, call=call, target=target, items=items)
+
+
+def _quiet(node: ast.expr) -> bool:
+    """Whether looking at the receiver again would tell nothing twice."""
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _quiet(node.value))
+
+
+def _made(
+    evaluate: Evaluator, node: ast.Call, owner: Class, args: Args, kwargs: Kwargs, partial: bool
+) -> Value:
+    call = evaluate.tracer.happens(f"class:{owner.node.name}", node, args, kwargs, None, partial)
+    made = Value(target=Instance(owner), kind=f"class:{owner.node.name}()", call=call)
+    start = owner.find("__init__")
+    if start is not None:
+        evaluate.follow(evaluate._bound(start, made), args, kwargs, node)
+    return replace(made, of=frozenset(union([*args, *kwargs.values()]) & {"rank"}))
+
+
+def _method(
+    evaluate: Evaluator, node: ast.Call, receiver: Value, name: str, args: Args, call: Call
+) -> Value | None:
+    """Methods of things that the script holds."""
+    if receiver.items is not None and name in ("append", "add") and args:
+        receiver.items.append(args[0])
+        return Value(const=None)
+    if receiver.table is not None and name == "get" and args and args[0].known:
+        found = receiver.table.get(args[0].const) if isinstance(args[0].const, str | int) else None
+        return found or Value()
+    if isinstance(receiver.const, str) or receiver.kind == "str":
+        return _text(receiver, name, args)
+    if known.is_pool(receiver.kind) and name in _MAPS and args:
+        _pool(evaluate, receiver, name, args, call)
+    if name == "start" and isinstance(receiver.target, Instance) and receiver.target.owner is not None:
+        run = receiver.target.owner.find("run")
+        if run is not None and receiver.target.owner.comes_from(".Process"):
+            evaluate.tracer.child("process", _method_of(evaluate, receiver.kind), call, evaluate._bound(run, receiver), [])
+    if name in ("cuda", "to", "cpu", "float", "half", "train", "eval", "double", "detach", "clone", "requires_grad_"):
+        if name == "train" or name == "eval" or isinstance(receiver.target, Instance):
+            return receiver
+    return None
+
+
+def _text(receiver: Value, name: str, args: Args) -> Value | None:
+    const = receiver.const
+    if name == "format" and isinstance(const, str):
+        of = receiver.of | union(args)
+        if all(a.known for a in args):
+            try:
+                return Value(const=const.format(*(a.const for a in args)), of=of)
+            except (IndexError, KeyError, ValueError, AttributeError):
+                return Value(of=of)
+        return Value(pattern=const, of=of, kind="str", mix=next((a.mix for a in args if a.mix), None))
+    if name in ("lower", "upper", "strip") and isinstance(const, str):
+        return replace(receiver, const=getattr(const, name)() if not args else UNKNOWN)
+    if name == "encode":
+        return replace(receiver, kind="bytes")
+    if name in ("isdigit", "startswith", "endswith", "split", "partition", "replace", "count", "find", "rpartition"):
+        return Value(of=receiver.of, kind="str" if name == "replace" else "")
+    return None
+
+
+# Children
+
+
+def _method_of(evaluate: Evaluator, kind: str, call: Call | None = None) -> str:
+    """How a process made by this would be started."""
+    if call is not None and call.receiver is not None and call.receiver.call is not None:
+        context = call.receiver.call
+        if context.name.endswith("get_context"):
+            method = context.get("method", 0)
+            if method is not None and isinstance(method.const, str):
+                return method.const
+            if method is not None and not method.known:
+                return "unknown"
+    return evaluate.tracer.start_method or "default"
+
+
+def _spawn(evaluate: Evaluator, call: Call) -> Value:
+    fn, given = call.get("fn", 0), call.get("args", 1)
+    method = call.get("start_method", 5)
+    how = method.const if method is not None and isinstance(method.const, str) else "spawn"
+    rank = evaluate.tracer.settings.rank
+    index = Value(const=rank, role="index", of=frozenset({"rank"}))
+    rest = given.items if given is not None and given.items is not None and given.exact else []
+    if fn is not None:
+        evaluate.tracer.child("spawn", how, call, fn, [index, *(rest or [])])
+    return Value(kind=f"{call.name}()", call=call)
+
+
+def _process(evaluate: Evaluator, call: Call) -> Value:
+    target, given, named = call.get("target", 1), call.get("args", 3), call.get("kwargs", 4)
+    rest = given.items if given is not None and given.items is not None and given.exact else []
+    table = {str(k): v for k, v in named.table.items()} if named is not None and named.table else {}
+    if target is not None:
+        evaluate.tracer.child("process", _method_of(evaluate, call.name, call), call, target, rest or [], table)
+    return Value(kind=f"{call.name}()", call=call)
+
+
+def _pool(evaluate: Evaluator, pool: Value, name: str, args: Args, call: Call) -> None:
+    rank = evaluate.tracer.settings.rank
+    index = Value(const=rank, role="index", of=frozenset({"rank"}))
+    method = _method_of(evaluate, pool.kind, pool.call)
+    if name in ("apply", "apply_async"):
+        given = args[1].items if len(args) > 1 and args[1].items else []
+    elif name == "submit":
+        given = args[1:]
+    else:
+        over = args[1] if len(args) > 1 else Value()
+        if over.items:
+            item = over.items[0]
+        else:
+            item = index if over.kind == "range()" else Value(of=over.of)
+        given = item.items if name.startswith("starmap") and item.items else [item]
+    evaluate.tracer.child("pool", method, call, args[0], given or [])
+
+
+# Functions whose answer says something
+
+Special = Callable[[Evaluator, ast.Call, Args, Kwargs], "Value | None"]
+
+
+def _rank(role: str) -> Special:
+    def answer(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+        group = args[0] if args else kwargs.get("group")
+        evaluate.tracer.happens("torch.distributed.get_rank", node, args, kwargs)
+        if group is not None and group.const is not None and role == "rank":
+            return Value(of=frozenset({"group-rank"}))
+        return Value(const=evaluate.tracer.settings.rank, role=role, of=frozenset({"rank"}))
+
+    return answer
+
+
+def _world(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    evaluate.tracer.happens("torch.distributed.get_world_size", node, args, kwargs)
+    return Value(role="world-size", of=frozenset({"world-size"}))
+
+
+def _initialized(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    number = evaluate.tracer.process.number
+    begun = any(
+        c.name == "torch.distributed.init_process_group" and c.process.number == number and not c.path
+        for c in evaluate.tracer.trace.calls
+    )
+    return Value(const=True if begun else UNKNOWN, of=frozenset({"initialized"}))
+
+
+def _getenv(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    default = args[1] if len(args) > 1 else kwargs.get("default", Value(const=None))
+    return evaluate._environ(node, args[0], default) if args else Value()
+
+
+def _setdefault(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    if len(args) > 1:
+        evaluate.tracer.set_environ(node, args[0], args[1], soft=True)
+        return evaluate._environ(node, args[0], args[1])
+    return Value()
+
+
+def _update(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    for mapping in args:
+        if mapping.table is None:
+            evaluate.tracer.environ["*"] = Value()
+        for key, value in (mapping.table or {}).items():
+            evaluate.tracer.set_environ(node, Value(const=key), value)
+    for name, value in kwargs.items():
+        evaluate.tracer.set_environ(node, Value(const=name), value)
+    return Value(const=None)
+
+
+def _pop(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    evaluate.tracer.happens("environ.pop", node, args)
+    if args and isinstance(args[0].const, str):
+        evaluate.tracer.environ.pop(args[0].const, None)
+    return Value()
+
+
+def _dotenv(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
+    evaluate.tracer.environ["*"] = Value()
+    return None
+
+
+def _start_method(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
+    method = args[0] if args else kwargs.get("method")
+    if method is not None and isinstance(method.const, str):
+        evaluate.tracer.start_method = method.const
+    return None
+
+
+def _cast(name: str) -> Special:
+    def answer(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+        return cast(name, args[0]) if args else Value()
+
+    return answer
+
+
+def _range(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    of = union(args)
+    return Value(of=of | ({"shard"} if "rank" in of else frozenset()), kind="range()")
+
+
+def _length(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    if args and args[0].exact and args[0].items is not None:
+        return Value(const=len(args[0].items))
+    return Value(of=union(args))
+
+
+def _same(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    return args[0] if args else Value()
+
+
+def _thread(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    call = evaluate.tracer.happens("threading.Thread", node, args, kwargs)
+    target, given = call.get("target", 1), call.get("args", 3)
+    if target is not None and isinstance(target.target, Function):
+        evaluate.tracer.thread += 1
+        evaluate.follow(target, (given.items or []) if given is not None else [], {}, node)
+        evaluate.tracer.thread -= 1
+    return Value(kind="threading.Thread()", call=call)
+
+
+def _partial(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    return Value(kind="functools.partial()", of=union(args))
+
+
+def _true(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    return Value(const=True)
+
+
+def _gpus(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    return Value(role="gpu-count", of=frozenset({"cuda"}))
+
+
+def _cuda(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    return Value(of=frozenset({"cuda"}))
+
+
+_SPECIAL: Final[dict[str, Special]] = {
+    "torch.distributed.get_rank": _rank("rank"),
+    "torch.distributed.get_node_local_rank": _rank("local-rank"),
+    "torch.distributed.get_world_size": _world,
+    "torch.distributed.is_initialized": _initialized,
+    "torch.distributed.is_available": _true,
+    "os.environ.get": _getenv,
+    "os.getenv": _getenv,
+    "os.environ.setdefault": _setdefault,
+    "os.environ.update": _update,
+    "os.environ.pop": _pop,
+    "dotenv.load_dotenv": _dotenv,
+    "torch.multiprocessing.set_start_method": _start_method,
+    "multiprocessing.set_start_method": _start_method,
+    "int": _cast("int"), "str": _cast("str"), "float": _cast("float"), "bool": _cast("bool"),
+    "range": _range, "len": _length,
+    "list": _same, "tuple": _same, "sorted": _same, "reversed": _same, "iter": _same, "tqdm.tqdm": _same,
+    "threading.Thread": _thread,
+    "functools.partial": _partial,
+    "torch.cuda.device_count": _gpus,
+    "torch.cuda.is_available": _cuda,
+    "torch.distributed.is_nccl_available": _cuda,
+}  # fmt: skip

@@ -1,0 +1,550 @@
+"""What an expression is worth: constants folded, ranks and stores recognised, calls followed."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ddp_assist.probes.script import known
+from ddp_assist.probes.script.value import (
+    UNKNOWN,
+    Class,
+    Function,
+    Instance,
+    Mix,
+    Module,
+    Value,
+    join,
+    union,
+)
+
+if TYPE_CHECKING:
+    from ddp_assist.probes.script.trace import Tracer
+
+_OPERATORS: Final[dict[type[ast.AST], Callable[..., Any]]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
+    ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
+    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b, ast.Is: lambda a, b: a is b,
+    ast.IsNot: lambda a, b: a is not b,
+}  # fmt: skip
+_CASTS: Final[dict[str, Callable[[Any], Any]]] = {"int": int, "str": str, "float": float, "bool": bool}
+_FREE_PORT: Final = re.compile(r"(free|unused|available|open|random|find|pick|get).*port|port.*(free|unused)", re.I)
+_RANDOM: Final = re.compile(
+    r"(random|secrets|uuid|numpy\.random|torch\.rand|torch\.randint)\b|os\.(getpid|urandom)$"
+    r"|time\.(time|time_ns|monotonic|perf_counter)$|socket\.gethostname$|tempfile\.(mk|Named|Temp)"
+)
+_ENDS: Final = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
+_BIGGEST: Final = 10**12
+
+
+def quiet(do: Callable[..., Any], *values: Any) -> Any:
+    """A constant of constants, or UNKNOWN where Python would raise or it grows too large."""
+    try:
+        if do in (operator.mul, operator.lshift, operator.mod) and any(
+            not isinstance(v, int | float) or abs(v) > _BIGGEST for v in values
+        ):
+            return UNKNOWN
+        return do(*values)
+    except (TypeError, ValueError, ArithmeticError, KeyError, IndexError, AttributeError):
+        return UNKNOWN
+
+
+class Evaluator:
+    """Expressions. What happens on the way is told to the tracer."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+
+    def __call__(self, node: ast.AST | None) -> Value:
+        if node is None:
+            return Value(const=None)
+        self.tracer.step()
+        do = getattr(self, f"of_{type(node).__name__}", None)
+        if do is not None:
+            value: Value = do(node)
+            return value
+        return Value(of=union([self(child) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]))
+
+    # Names and literals
+
+    def of_Constant(self, node: ast.Constant) -> Value:
+        return Value(const=node.value)
+
+    def of_Name(self, node: ast.Name) -> Value:
+        tracer = self.tracer
+        if node.id in tracer.names and node.id not in tracer.shared:
+            return tracer.names[node.id]
+        if tracer.module is not None and node.id in tracer.module.names:
+            return tracer.module.names[node.id]
+        if node.id in known.ALIASES and node.id not in _CASTS:
+            return Value(kind=known.ALIASES[node.id])
+        return Value(kind=node.id)
+
+    def of_NamedExpr(self, node: ast.NamedExpr) -> Value:
+        value = self(node.value)
+        self.tracer.assign(node.target, value)
+        return value
+
+    def of_Tuple(self, node: ast.Tuple | ast.List) -> Value:
+        items = [self(item.value if isinstance(item, ast.Starred) else item) for item in node.elts]
+        exact = not any(isinstance(item, ast.Starred) for item in node.elts)
+        const: Any = UNKNOWN
+        if exact and all(item.known for item in items):
+            const = tuple(item.const for item in items)
+        return Value(const=const, items=items, exact=exact, of=union(items), kind=type(node).__name__.lower())
+
+    of_List = of_Tuple
+
+    def of_Dict(self, node: ast.Dict) -> Value:
+        table: dict[Any, Value] = {}
+        for key, item in zip(node.keys, node.values, strict=True):
+            value = self(item)
+            name = self(key) if key is not None else Value()
+            if isinstance(name.const, str | int):
+                table[name.const] = value
+            elif key is None and value.table:
+                table.update(value.table)
+        return Value(table=table, of=union(table.values()), kind="dict")
+
+    def of_JoinedStr(self, node: ast.JoinedStr) -> Value:
+        parts = [self(p.value) if isinstance(p, ast.FormattedValue) else self(p) for p in node.values]
+        plain = all(
+            not isinstance(p, ast.FormattedValue) or (p.format_spec is None and p.conversion == -1)
+            for p in node.values
+        )
+        mix = next((p.mix for p in parts if p.mix), None)
+        if plain and all(p.known for p in parts):
+            return Value(const="".join(str(p.const) for p in parts), of=union(parts), mix=mix)
+        pattern = "".join(str(p.const) if p.known else p.pattern or "{}" for p in parts)
+        return Value(pattern=pattern, of=union(parts), mix=mix, kind="str")
+
+    def of_Lambda(self, node: ast.Lambda) -> Value:
+        tracer = self.tracer
+        return Value(
+            kind="lambda", target=Function(node, tracer.source, tracer.names, None, True, tracer.module)
+        )
+
+    # Operators
+
+    def of_BoolOp(self, node: ast.BoolOp) -> Value:
+        result: Value | None = None
+        stop = isinstance(node.op, ast.Or)
+        for part in node.values:
+            value = self(part)
+            result = value if result is None else self._either(result, value, stop)
+            if value.known and bool(value.const) == stop:
+                seen = result.of | value.of
+                return replace(value, of=seen) if result.known or stop is False else Value(const=value.const, of=seen)
+        return result or Value()
+
+    def _either(self, first: Value, second: Value, stop: bool) -> Value:
+        if first.known and bool(first.const) != stop:
+            return replace(second, of=first.of | second.of)
+        joined = join(first, second)
+        return joined if first.known == second.known else joined.without_const()
+
+    def of_UnaryOp(self, node: ast.UnaryOp) -> Value:
+        value = self(node.operand)
+        if not value.known:
+            return Value(of=value.of)
+        if isinstance(node.op, ast.Not):
+            return Value(const=not value.const, of=value.of)
+        if isinstance(node.op, ast.USub):
+            return Value(const=quiet(operator.neg, value.const), of=value.of)
+        return Value(of=value.of)
+
+    def of_BinOp(self, node: ast.BinOp) -> Value:
+        return self.operation(node, node.left, node.op, node.right)
+
+    def operation(self, node: ast.AST, left: ast.expr, op: ast.operator, right: ast.expr) -> Value:
+        first, second = self(left), self(right)
+        of = first.of | second.of
+        for side in (first, second):
+            if side.kind.endswith("Store()") or side.kind.endswith("Store().get()"):
+                self.tracer.happens(f"{side.kind}.__op__", node, (first, second), receiver=side)
+        if first.items is not None and second.items is not None:
+            exact = first.exact and second.exact
+            return Value(items=[*first.items, *second.items], exact=exact, of=of, kind=first.kind)
+        const: Any = UNKNOWN
+        if first.known and second.known and type(op) in _OPERATORS:
+            const = quiet(_OPERATORS[type(op)], first.const, second.const)
+        mix = first.mix or second.mix
+        if mix is None and isinstance(op, ast.Add | ast.Sub) and ("rank" in first.of) != ("rank" in second.of):
+            mix = Mix(self.tracer.source, node, right if "rank" in first.of else left)
+        pattern = ""
+        if not isinstance(const, str) and isinstance(op, ast.Add) and (first.text or second.text):
+            pattern = (first.text or "{}") + (second.text or "{}")
+        elif isinstance(op, ast.Mod) and isinstance(first.const, str):
+            pattern = re.sub(r"%[sd]", "{}", first.const)
+            if second.known and const is UNKNOWN:
+                const = quiet(lambda: first.const % second.const)
+        kind = "str" if pattern else ""
+        return Value(const=const, of=of, mix=mix, pattern=pattern, kind=kind)
+
+    def of_Compare(self, node: ast.Compare) -> Value:
+        values = [self(node.left), *(self(part) for part in node.comparators)]
+        of = union(values)
+        for value in values:
+            if value.kind.endswith(("Store().get()", "Store()")):
+                self.tracer.happens(f"{value.kind}.__compare__", node, tuple(values), receiver=value)
+        if len(values) != 2:
+            return Value(of=of)
+        first, second = values
+        op = node.ops[0]
+        if second.kind == "os.environ" and isinstance(op, ast.In | ast.NotIn) and isinstance(first.const, str):
+            there = self._present(first.const)
+            seen = frozenset({f"env:{first.const}"})
+            return Value(of=seen) if there is None else Value(const=there == isinstance(op, ast.In), of=seen)
+        if first.known and second.known:
+            if isinstance(op, ast.Is | ast.IsNot) and first.const is not None and second.const is not None:
+                return Value(of=of)
+            return Value(const=quiet(_OPERATORS[type(op)], first.const, second.const), of=of)
+        return Value(of=of)
+
+    def of_IfExp(self, node: ast.IfExp) -> Value:
+        test = self(node.test)
+        if test.known:
+            value = self(node.body if test.const else node.orelse)
+            return replace(value, of=value.of | test.of)
+        joined = join(self(node.body), self(node.orelse))
+        return replace(joined, of=joined.of | test.of)
+
+    # Parts
+
+    def of_Attribute(self, node: ast.Attribute) -> Value:
+        return self.attribute(self(node.value), node.attr)
+
+    def attribute(self, owner: Value, name: str) -> Value:
+        target = owner.target
+        if isinstance(target, Module):
+            if name in target.names:
+                return target.names[name]
+            return self.tracer._import(f"{owner.kind}.{name}")
+        if isinstance(target, Instance):
+            if name in target.attrs:
+                return target.attrs[name]
+            found = target.owner.find(name) if target.owner else None
+            if found is not None:
+                return self._bound(found, owner)
+            if owner.kind.endswith("parse_args()"):
+                return self._option(name)
+        if isinstance(target, Class):
+            found = target.find(name)
+            if found is not None:
+                return found
+        if owner.kind.endswith("().port") or not owner.kind:
+            return self._by_name(name, owner)
+        value = self._by_name(name, owner)
+        kind = known.plain(f"{owner.kind}.{name}")
+        return replace(value, kind=kind, call=owner.call)
+
+    def _bound(self, method: Value, owner: Value) -> Value:
+        if isinstance(method.target, Function):
+            function = method.target
+            return replace(method, target=replace_owner(function, owner))
+        return method
+
+    def _option(self, name: str) -> Value:
+        """An option of the command line: known by its name only."""
+        rank = self.tracer.settings.rank
+        if name in ("local_rank", "local_process_index"):
+            return Value(const=rank, role="local-rank", of=frozenset({"rank", f"arg:{name}"}))
+        if name in ("rank", "global_rank") and self.tracer.settings.argument_rank:
+            return Value(const=rank, role="rank", of=frozenset({"rank", f"arg:{name}"}))
+        return Value(role=f"arg:{name}", of=frozenset({f"arg:{name}"}))
+
+    def _by_name(self, name: str, owner: Value) -> Value:
+        rank = self.tracer.settings.rank
+        if name in ("local_rank", "local_process_index"):
+            return Value(const=rank, role="local-rank", of=frozenset({"rank"}))
+        if name in ("global_rank", "process_index"):
+            return Value(const=rank, role="rank", of=frozenset({"rank"}))
+        if name in ("is_main_process", "is_global_zero", "is_local_main_process", "is_world_process_zero"):
+            return Value(const=rank == 0, of=frozenset({"rank"}))
+        return Value(of=owner.of)
+
+    def of_Subscript(self, node: ast.Subscript) -> Value:
+        owner = self(node.value)
+        if isinstance(node.slice, ast.Slice):
+            parts = [self(p) for p in (node.slice.lower, node.slice.upper, node.slice.step) if p is not None]
+            of = union(parts)
+            shard = frozenset({"shard"}) if "rank" in of else of
+            return Value(of=owner.of | of | shard, kind=owner.kind, items=owner.items)
+        key = self(node.slice)
+        if owner.kind == "os.environ":
+            return self._environ(node, key, None)
+        if owner.kind.endswith("Store()"):
+            self.tracer.happens(f"{owner.kind}.__getitem__", node, (key,), receiver=owner)
+        if owner.table is not None and isinstance(key.const, str | int) and key.const in owner.table:
+            return owner.table[key.const]
+        if owner.items is not None and isinstance(key.const, int):
+            if owner.exact and -len(owner.items) <= key.const < len(owner.items):
+                return owner.items[key.const]
+            return owner.items[0] if owner.items else Value()
+        if owner.kind == "sys.argv":
+            return Value(role=f"argv:{key.const}", of=frozenset({"argv"}))
+        of = owner.of | key.of
+        if key.const in ("local_rank", "rank", "world_size"):
+            return replace(self._by_name(str(key.const), owner), kind="")
+        return Value(of=of, kind=f"{owner.kind}[]" if owner.kind else "", call=owner.call)
+
+    def _present(self, name: str) -> bool | None:
+        environ = self.tracer.environ
+        if name in environ:
+            return True
+        return None if "*" in environ else self.tracer.settings.present(name)
+
+    def _environ(self, node: ast.AST, key: Value, default: Value | None) -> Value:
+        """What os.environ holds under a name: what the script put there, or what the launch gives."""
+        if not isinstance(key.const, str):
+            return Value(of=frozenset({"env"}))
+        name, tracer = key.const, self.tracer
+        if name in tracer.environ:
+            return tracer.environ[name]
+        seen = frozenset({f"env:{name}"})
+        if tracer.settings.present(name) is False and "*" not in tracer.environ:
+            if default is not None:
+                return replace(default, of=default.of | seen)
+            tracer.happens("environ.missing", node, (key,))
+        rank = tracer.settings.rank
+        if name in known.RANK:
+            return Value(const=str(rank), role="rank", of=seen | {"rank"})
+        if name in known.LOCAL_RANK:
+            return Value(const=str(rank), role="local-rank", of=seen | {"rank"})
+        if name in known.NODE_RANK:
+            return Value(role="node-rank", of=seen)
+        if name in known.WORLD_SIZE:
+            world = tracer.settings.world
+            return Value(const=UNKNOWN if world is None else str(world), role="world-size", of=seen)
+        return Value(role=f"env:{name}", of=seen | (default.of if default else frozenset()), kind="str")
+
+    # Loops in expressions
+
+    def of_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Value:
+        return self._comprehension(node, [node.elt])
+
+    of_SetComp = of_GeneratorExp = of_ListComp
+
+    def of_DictComp(self, node: ast.DictComp) -> Value:
+        return self._comprehension(node, [node.key, node.value])
+
+    def _comprehension(
+        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, parts: list[ast.expr]
+    ) -> Value:
+        tracer = self.tracer
+        kept, looped = tracer.names, tracer.looped
+        tracer.names, tracer.looped = dict(kept), True
+        of = frozenset[str]()
+        for generator in node.generators:
+            over = self(generator.iter)
+            of |= over.of
+            tracer.assign(generator.target, self.item_of(over, generator.iter, parts))
+            for condition in generator.ifs:
+                self(condition)
+        items = [self(part) for part in parts]
+        tracer.names, tracer.looped = kept, looped
+        return Value(items=items[-1:], of=of | union(items), kind="list")
+
+    def item_of(self, over: Value, node: ast.expr, body: Sequence[ast.AST]) -> Value:
+        """One item of what is looped over. Where processes are started in the loop it is their index."""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id == "range":
+                return self._index(node, over, body)
+            if node.func.id == "enumerate" and node.args:
+                inner = self(node.args[0])
+                return Value(items=[Value(), self.item_of(inner, node.args[0], body)], exact=True)
+            if node.func.id == "zip":
+                return Value(items=[self.item_of(self(a), a, body) for a in node.args], exact=True)
+        if over.items:
+            item = over.items[0]
+            for other in over.items[1:]:
+                item = join(item, other)
+            return replace(item, of=item.of | over.of) if over.of - item.of else item
+        if over.kind in ("str", "list", "tuple", "dict", ""):
+            return Value(of=over.of)
+        return Value(of=over.of, kind=f"{over.kind}[]", call=over.call)
+
+    def _index(self, node: ast.Call, over: Value, body: Sequence[ast.AST]) -> Value:
+        starts = any(_starts_process(part) for part in body)
+        if not starts:
+            return Value(of=over.of)
+        bounds = [self(argument).number for argument in node.args]
+        first = (bounds[0] or 0) if len(bounds) > 1 else 0
+        last = bounds[min(1, len(bounds) - 1)] if bounds else None
+        rank = self.tracer.settings.rank + first
+        count = None if last is None else last - first
+        return Value(const=rank, role="index", of=frozenset({"rank"}), count=count)
+
+    # Calls
+
+    def of_Await(self, node: ast.Await) -> Value:
+        return self(node.value)
+
+    def of_Call(self, node: ast.Call) -> Value:
+        if isinstance(node.func, ast.Name) and node.func.id == "super":
+            return self._super()
+        function = self(node.func)
+        args: list[Value] = []
+        partial = False
+        for argument in node.args:
+            if isinstance(argument, ast.Starred):
+                value = self(argument.value)
+                if value.exact and value.items is not None:
+                    args += value.items
+                else:
+                    partial = True
+                    self._note(value)
+            else:
+                args.append(self(argument))
+        kwargs: dict[str, Value] = {}
+        for keyword in node.keywords:
+            value = self(keyword.value)
+            if keyword.arg is not None:
+                kwargs[keyword.arg] = value
+            elif value.table is not None:
+                kwargs.update({str(k): v for k, v in value.table.items()})
+            else:
+                partial = True
+        from ddp_assist.probes.script.calls import called
+
+        return called(self, node, function, args, kwargs, partial)
+
+    def _note(self, value: Value) -> None:
+        """Nothing is known of *args; their parts were looked at on the way."""
+
+    def _super(self) -> Value:
+        owner = self.tracer.names.get("self")
+        if owner is None or not isinstance(owner.target, Instance) or owner.target.owner is None:
+            return Value(kind="super()")
+        inner = next((b.target for b in owner.target.owner.bases if isinstance(b.target, Class)), None)
+        return replace(owner, target=Instance(inner, owner.target.attrs), kind=f"{owner.kind}.super()")
+
+    def follow(
+        self, function: Value, args: Sequence[Value], kwargs: Mapping[str, Value], node: ast.AST
+    ) -> Value:
+        """The body of one of the project's functions, with these arguments."""
+        from ddp_assist.probes.script.trace import DEEPEST
+
+        target, tracer = function.target, self.tracer
+        if not isinstance(target, Function):
+            return Value(of=union([*args, *kwargs.values()]))
+        if target.node in tracer.running or len(tracer.running) >= DEEPEST:
+            return Value()
+        if not tracer.stray:
+            tracer.trace.entered.add(id(target.node))
+        names = dict(target.names) if target.local else {}
+        self._bind(target, args, kwargs, names)
+        tracer.running.append(target.node)
+        kept = tracer.returned, tracer.stack, tracer.looped
+        tracer.returned, tracer.stack = [], (*tracer.stack, node)
+        try:
+            with tracer.inside(target.source, names, target.module, local=True):
+                if isinstance(target.node, ast.Lambda):
+                    tracer.returned.append(self(target.node.body))
+                else:
+                    ended = tracer.block(target.node.body)
+                    if ended != "return":
+                        tracer.returned.append(Value(const=None))
+            answers = tracer.returned
+        finally:
+            tracer.running.pop()
+            tracer.returned, tracer.stack, tracer.looped = kept
+        answer = answers[0] if answers else Value()
+        for other in answers[1:]:
+            answer = join(answer, other)
+        if not answer.kind and not answer.known and _FREE_PORT.search(target.name) and not answer.of:
+            return Value(of=frozenset({"free-port"}), call=answer.call)
+        return answer
+
+    def _bind(
+        self, function: Function, args: Sequence[Value], kwargs: Mapping[str, Value], names: dict[str, Value]
+    ) -> None:
+        parameters = function.node.args
+        plain = [*parameters.posonlyargs, *parameters.args]
+        given = list(args)
+        if isinstance(function.owner, Value) and isinstance(function.owner.target, Instance):
+            given.insert(0, function.owner)
+        defaults = [None] * (len(plain) - len(parameters.defaults)) + list(parameters.defaults)
+        for index, (parameter, default) in enumerate(zip(plain, defaults, strict=True)):
+            if index < len(given):
+                names[parameter.arg] = given[index]
+            elif parameter.arg in kwargs:
+                names[parameter.arg] = kwargs[parameter.arg]
+            else:
+                names[parameter.arg] = self._default(function, default)
+        for parameter, default in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True):
+            value = kwargs.get(parameter.arg)
+            names[parameter.arg] = value if value is not None else self._default(function, default)
+        if parameters.vararg:
+            names[parameters.vararg.arg] = Value(items=given[len(plain) :], exact=True, kind="tuple")
+        if parameters.kwarg:
+            rest = {k: v for k, v in kwargs.items() if k not in {p.arg for p in plain}}
+            names[parameters.kwarg.arg] = Value(table=dict(rest), kind="dict")
+
+    def _default(self, function: Function, default: ast.expr | None) -> Value:
+        if default is None or not isinstance(default, ast.Constant | ast.UnaryOp | ast.Name):
+            return Value()
+        if isinstance(default, ast.Name):
+            return function.names.get(default.id, Value())
+        return self(default)
+
+    def call_stray(self, function: Function) -> None:
+        """A function that nothing calls: its parameters are known by their names only."""
+        rank = self.tracer.settings.rank
+        parameters = [*function.node.args.posonlyargs, *function.node.args.args]
+        args: list[Value] = []
+        owner: Value | None = None
+        if function.owner is not None and isinstance(function.owner.target, Class):
+            owner = Value(target=Instance(function.owner.target), kind="self")
+        for index, parameter in enumerate(parameters):
+            if index == 0 and owner is not None and parameter.arg in ("self", "cls"):
+                args.append(owner)
+            elif parameter.arg in ("rank", "global_rank") and index == (owner is not None):
+                args.append(Value(const=rank, role="rank", of=frozenset({"rank"})))
+            elif parameter.arg == "local_rank":
+                args.append(Value(const=rank, role="local-rank", of=frozenset({"rank"})))
+            else:
+                args.append(Value())
+        self.follow(Value(target=replace_owner(function, None)), args, {}, function.node)
+
+
+def replace_owner(function: Function, owner: Value | None) -> Function:
+    """The function as a method of that object."""
+    return Function(
+        function.node, function.source, function.names, owner, function.local, function.module
+    )
+
+
+def _starts_process(part: ast.AST) -> bool:
+    for node in ast.walk(part):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("Process", "apply_async", "submit") or name.endswith(("Process", "Worker")):
+                return True
+    return False
+
+
+def cast(name: str, value: Value) -> Value:
+    """int(x), str(x), ...: the same thing in another type."""
+    const = quiet(_CASTS[name], value.const) if value.known else UNKNOWN
+    kind = "str" if name == "str" else ""
+    return replace(value, const=const, kind=kind, target=None, items=None, table=None)
+
+
+def is_random(kind: str) -> bool:
+    return bool(_RANDOM.match(kind))
+
+
+def is_free_port(kind: str) -> bool:
+    return bool(_FREE_PORT.search(kind.rpartition(".")[2]))
+
+
+def ends(kind: str) -> bool:
+    return kind in _ENDS

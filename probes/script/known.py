@@ -1,0 +1,92 @@
+"""The names of torch and its neighbours that mean something to a rank."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RANK: Final = {
+    "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK",
+}  # fmt: skip
+LOCAL_RANK: Final = {
+    "LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+}  # fmt: skip
+WORLD_SIZE: Final = {
+    "WORLD_SIZE", "SLURM_NTASKS", "SLURM_NPROCS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+}  # fmt: skip
+NODE_RANK: Final = {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID"}
+
+COLLECTIVES: Final = {
+    "all_reduce", "broadcast", "reduce", "all_gather", "gather", "scatter", "reduce_scatter",
+    "all_to_all", "all_to_all_single", "barrier", "monitored_barrier", "all_gather_object",
+    "gather_object", "broadcast_object_list", "scatter_object_list", "all_gather_into_tensor",
+    "reduce_scatter_tensor", "all_reduce_coalesced", "all_gather_coalesced",
+}  # fmt: skip
+
+STORES: Final = ("torch.distributed.TCPStore", "torch.distributed.FileStore", "torch.distributed.HashStore")
+STORE_METHODS: Final = {
+    "add", "append", "barrier", "check", "clone", "compare_set", "delete_key", "get",
+    "has_extended_api", "host", "libuvBackend", "list_keys", "multi_get", "multi_set", "num_keys",
+    "path", "port", "queue_len", "queue_pop", "queue_push", "set", "set_timeout", "timeout", "wait",
+    "underlying_store",
+}  # fmt: skip
+
+FRAMEWORKS: Final = {
+    "lightning", "pytorch_lightning", "lightning_fabric", "accelerate", "transformers", "deepspeed",
+    "ray", "horovod", "ignite", "composer", "fairscale", "colossalai", "torch_xla", "mmengine",
+    "mmcv", "detectron2", "fairseq", "monai", "torchtitan", "torchtune", "megatron", "trl", "catalyst",
+    "submitit", "hydra", "torchx", "sagemaker", "smdistributed", "jax", "keras", "tensorflow", "pippy",
+    "oslo", "bagua", "apex", "espnet", "espnet2", "speechbrain", "nemo", "mosaicml", "determined",
+    "parameterized",
+}  # fmt: skip
+
+ALIASES: Final = {
+    "dist": "torch.distributed", "mp": "torch.multiprocessing", "os": "os", "sys": "sys",
+    "torch": "torch", "nn": "torch.nn", "DDP": "torch.nn.parallel.DistributedDataParallel",
+    "time": "time", "socket": "socket", "threading": "threading", "multiprocessing": "multiprocessing",
+    "DistributedDataParallel": "torch.nn.parallel.DistributedDataParallel", "datetime": "datetime",
+    "timedelta": "datetime.timedelta", "np": "numpy", "argparse": "argparse", "random": "random",
+    "F": "torch.nn.functional", "json": "json", "math": "math", "tempfile": "tempfile", "io": "io",
+    "Path": "pathlib.Path", "DataLoader": "torch.utils.data.DataLoader", "logging": "logging",
+    "DistributedSampler": "torch.utils.data.distributed.DistributedSampler", "pickle": "pickle",
+    "Dataset": "torch.utils.data.Dataset", "TensorDataset": "torch.utils.data.TensorDataset",
+    "Process": "multiprocessing.Process", "init_process_group": "torch.distributed.init_process_group",
+    "TCPStore": "torch.distributed.TCPStore", "Lock": "multiprocessing.Lock", "shutil": "shutil",
+    "signal": "signal", "functools": "functools", "partial": "functools.partial", "re": "re",
+    "subprocess": "subprocess", "contextlib": "contextlib", "copy": "copy", "pd": "pandas",
+    "optim": "torch.optim", "tqdm": "tqdm.tqdm", "plt": "matplotlib.pyplot", "glob": "glob",
+    "itertools": "itertools", "collections": "collections", "warnings": "warnings", "uuid": "uuid",
+}  # fmt: skip
+"""What a name means nearly always: what an undefined name was meant to be, and which import it lacks."""
+
+_SAME: Final = {
+    "torch.distributed.distributed_c10d.": "torch.distributed.",
+    "torch._C._distributed_c10d.": "torch.distributed.",
+    "torch.nn.parallel.distributed.": "torch.nn.parallel.",
+    "torch.multiprocessing.spawn.spawn": "torch.multiprocessing.spawn",
+    "torch.utils.data.dataloader.": "torch.utils.data.",
+    "multiprocessing.context.": "multiprocessing.",
+    "multiprocessing.synchronize.": "multiprocessing.",
+    "multiprocessing.process.": "multiprocessing.",
+    "_thread.allocate_lock": "threading.Lock",
+}
+
+
+def plain(name: str) -> str:
+    """One dotted path for what can be imported from several places."""
+    for start, short in _SAME.items():
+        if name.startswith(start):
+            return short + name[len(start) :]
+    return name
+
+
+def is_process(kind: str) -> bool:
+    """`multiprocessing.Process`, torch's, or that of a context."""
+    return kind.endswith(".Process") and kind.startswith(("multiprocessing.", "torch.multiprocessing."))
+
+
+def is_pool(kind: str) -> bool:
+    return kind.startswith(("multiprocessing.", "torch.multiprocessing.")) and kind.endswith(".Pool()") or (
+        kind == "concurrent.futures.ProcessPoolExecutor()"
+    )
