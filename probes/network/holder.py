@@ -12,10 +12,12 @@ from ddp_assist.probes.network.sockets import Socket, owner
 from ddp_assist.probes.text import clean
 
 INITS = ("systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan")
-LAUNCHERS = ("torchrun", "torch.distributed.run", "torch.distributed.launch", "pt_elastic",
-             "accelerate", "deepspeed", "srun", "mpirun", "mpiexec", "orted")  # fmt: skip
+LAUNCHERS = frozenset(
+    {"torchrun", "accelerate", "deepspeed", "srun", "mpirun", "mpiexec", "orted"}
+    | {"torch.distributed.run", "torch.distributed.launch"}
+)
 WINDOW = 0.4
-BUSY = 0.10
+BUSY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +93,19 @@ def identify(sock: Socket) -> Holder:
 
 def _is_torch(process: Process) -> bool:
     """By what it runs, then by the library it has loaded; environ alone is inherited by anything."""
-    argv = " ".join(process.argv or ())
-    if process.comm.startswith("pt_") or any(word in argv for word in LAUNCHERS):
+    if process.comm.startswith("pt_") or _is_launcher(process):
         return True
     maps = read(f"{process.path}/maps", 8 << 20)
     return bool(maps and (b"libtorch" in maps or b"libc10" in maps))
 
 
 def _is_launcher(process: Process) -> bool:
-    words = " ".join((process.argv or ())[:6])
-    return process.comm in LAUNCHERS or any(word in words for word in LAUNCHERS)
+    """The program itself or what an interpreter runs, not any word of its arguments."""
+    words = [os.path.basename(word) for word in (process.argv or ())[:4]]
+    return process.comm == "pt_elastic" or any(
+        word in LAUNCHERS and (place == 0 or words[0].startswith("python"))
+        for place, word in enumerate(words)
+    )
 
 
 def _launcher_gone(process: Process, ancestors: list[Process]) -> bool:
