@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from ddp_assist.probes.logs.engine import PatternSet, compiled
+from ddp_assist.probes.logs.excerpt import TELLING, Excerpt
 from ddp_assist.probes.logs.signatures import Signature, signatures
 
 WIDEST = 16_384
@@ -51,19 +52,21 @@ class Scanner:
     def scan_bytes(self, data: bytes) -> Iterator[Hit]:
         return self.scan((data,))
 
-    def scan(self, blocks: Iterable[bytes]) -> Iterator[Hit]:
+    def scan(self, blocks: Iterable[bytes], excerpt: Excerpt | None = None) -> Iterator[Hit]:
         """Hits in the order of the lines. Blocks may be cut anywhere."""
         window = _Window()
         for block in blocks:
             window.add(block)
             if window.make_ready(self._reach):
-                yield from self._look(window)
+                yield from self._look(window, excerpt)
         window.make_ready(0, last=True)
-        yield from self._look(window)
+        yield from self._look(window, excerpt)
 
-    def _look(self, window: _Window) -> Iterator[Hit]:
+    def _look(self, window: _Window, excerpt: Excerpt | None) -> Iterator[Hit]:
         data, at, end = window.data, window.start, window.end
         counted, line = window.start, window.line
+        if excerpt:
+            excerpt.block(data, at, end, line)
         while at < end:
             found = self._first_look.search(data, at, end)
             if found is None:
@@ -72,6 +75,8 @@ class Scanner:
             line += data.count(b"\n", counted, begin)
             counted = begin
             text = data[begin:stop]
+            if excerpt:
+                excerpt.near(data, begin, line)
             for index in self._patterns.among(text):
                 match = self._patterns[index].search(text)
                 if match:
@@ -190,4 +195,4 @@ def _groups(match: re.Match[bytes]) -> dict[str, str]:
 
 @cache
 def scanner() -> Scanner:
-    return Scanner(signatures())
+    return Scanner(signatures(), TELLING)

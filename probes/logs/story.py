@@ -1,0 +1,223 @@
+"""The probe `story`: what failed first, on which rank, and what only followed from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ddp_assist.probes.logs.ends import SIGNALS, End, ends
+from ddp_assist.probes.logs.ranks import Line, Traceback, tracebacks
+from ddp_assist.probes.logs.reading import read
+from ddp_assist.probes.model import Evidence, Finding, Probe, Target
+from ddp_assist.probes.text import clean
+
+# What a rank says because another one left, or because the launcher told it to stop.
+_FOLLOWS = re.compile(
+    r"(?i)closed by (?:remote )?peer|reset by peer|broken pipe|GLHF|remote process exited|"
+    r"ncclRemoteError|connection was likely closed|pair closure|"
+    r"should dump.{0,40}flag|SignalException|got signal: \d+|death signal|"
+    r"received errors while waiting for send/recv|store may have|connection is closed"
+)
+# What a rank says that gave up waiting: who was late is not in the line.
+_WAITED = re.compile(
+    r"(?i)timed? ?out|timeout|client socket has (?:timed out|failed)|failed to connect|"
+    r"connection refused|RendezvousConnectionError|socket timeout|failed to pass monitoredBarrier"
+)
+# What a parent says about its children.
+_REPORTS = re.compile(
+    r"ChildFailedError$|ProcessRaisedException$|ProcessExitedException$|SignalException$|"
+    r"CalledProcessError$|RemoteTraceback$|RayTaskError|TrainingFailedError$"
+)
+_NOT_A_FAILURE = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "StopIteration"})
+_LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python\d|^<|/importlib/|/torchrun$|/bin/\w+$")
+_SHOWN = 600
+
+
+def look(target: Target) -> Iterator[Finding]:
+    logs = [log for log in read(target.logs) if not log.unreadable]
+    yield from told([line for log in logs for line in log.lines()])
+
+
+def told(lines: list[Line]) -> Iterator[Finding]:
+    """The findings of a log that is already taken apart."""
+    failures = _in_time(list(tracebacks(lines)))
+    own = [one for one in failures if _kind(one) == "own"]
+    exits = ends(lines)
+    yield from _ended(exits)
+    killed = [end for end in exits if end.first and _is_sudden(end, own)]
+    if own and not (killed and _before(killed[0].line, own[0].at)):
+        yield from _own(own[0], failures)
+    elif killed:
+        yield _killed_first(killed[0], failures)
+    else:
+        yield from _only_followers(failures)
+    yield from _silent(lines, failures, exits)
+
+
+def _kind(one: Traceback) -> str:
+    name, message = one.exception, f"{one.exception}: {one.message}"
+    if _REPORTS.search(name) or name.rpartition(".")[2] in _NOT_A_FAILURE:
+        return "report"
+    if _FOLLOWS.search(message):
+        return "follows"
+    distributed = "torch.distributed" in name or name.startswith("Dist") or _in_torch(one)
+    return "waited" if distributed and _WAITED.search(message) else "own"
+
+
+def _in_torch(one: Traceback) -> bool:
+    return bool(one.frames) and bool(_LIBRARY.search(one.frames[-1][0]))
+
+
+def _in_time(failures: list[Traceback]) -> list[Traceback]:
+    """By the clock where every one names a time, else as they stand in the log."""
+    if all(one.at.when is not None for one in failures):
+        return sorted(failures, key=lambda one: one.at.when or 0.0)
+    return failures
+
+
+def _before(one: Line, other: Line) -> bool:
+    if one.when is not None and other.when is not None and one.file != other.file:
+        return one.when < other.when
+    return one.file == other.file and one.number < other.number
+
+
+def _is_sudden(end: End, own: list[Traceback]) -> bool:
+    """A death from outside; abort() after an error of the same rank's own is that error's end."""
+    spoke = any(one.rank == end.rank for one in own)
+    return end.signal in (4, 7, 8, 9, 11) or (end.signal == 6 and not spoke)
+
+
+def _own(one: Traceback, failures: list[Traceback]) -> Iterator[Finding]:
+    root = one.root if _kind(one.root) == "own" else one
+    data = _data(root) | {"followers": _followers(failures, one)}
+    who = "" if root.rank is None else f"rank {root.rank} "
+    said = clean(f"{root.exception}: {root.message}" if root.message else root.exception)[:_SHOWN]
+    yield Finding("story", "first-failure", f"{who}failed first: {said}", data, (_evidence(root),))
+    frame = root.frames[-1] if root.frames else None
+    if frame and not _LIBRARY.search(frame[0]):
+        where = {"script": clean(frame[0]), "script_line": frame[1], "function": clean(frame[2])}
+        sentence = f"{clean(frame[0])}, line {frame[1]}: {said}"
+        yield Finding("story", "script-error", sentence, data | where, (_evidence(root),))
+
+
+def _data(one: Traceback) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "exception": clean(one.exception), "message": clean(one.message)[:_SHOWN],
+        "line": one.at.number, "file": clean(one.at.file),
+    }  # fmt: skip
+    if one.rank is not None:
+        data["rank"] = one.rank
+    if one.at.host:
+        data["host"] = clean(one.at.host)
+    return data
+
+
+def _followers(failures: list[Traceback], first: Traceback) -> list[int]:
+    ranks = {one.rank for one in failures if _kind(one) != "report"}
+    return sorted(rank for rank in ranks if rank is not None and rank != first.rank)
+
+
+def _evidence(one: Traceback) -> Evidence:
+    shown = [one.first.text, f"{one.exception}: {one.message}"]
+    if one.frames:
+        path, line, where = one.frames[-1]
+        shown.insert(1, f'  File "{path}", line {line}, in {where}')
+    lines = tuple(clean(text)[:_SHOWN] for text in shown)
+    return Evidence(clean(one.at.file), lines, _see(one.first.number, one.at.number, one.at.file))
+
+
+def _see(first: int, last: int, file: str) -> tuple[str, ...]:
+    return ("sed", "-n", f"{first},{last}p", file)
+
+
+def _ended(exits: list[End]) -> Iterator[Finding]:
+    """Each way in which processes ended, once, the first of its kind."""
+    shown: set[str] = set()
+    for end in exits:
+        outcome = SIGNALS.get(end.signal, "killed-by-signal") if end.signal else "exit-code"
+        if outcome in shown or (end.signal is None and end.code == 0):
+            continue
+        shown.add(outcome)
+        data: dict[str, Any] = {"line": end.line.number, "file": clean(end.line.file)}
+        data |= {name: value for name, value in (
+            ("rank", end.rank), ("pid", end.pid), ("signal", end.signal), ("code", end.code),
+        ) if value is not None}  # fmt: skip
+        evidence = Evidence(clean(end.line.file), (clean(end.line.text)[:_SHOWN],),
+                            _see(end.line.number, end.line.number, end.line.file))  # fmt: skip
+        yield Finding("story", outcome, end.sentence, data, (evidence,))
+
+
+def _killed_first(end: End, failures: list[Traceback]) -> Finding:
+    others = {one.rank for one in failures if _kind(one) in ("follows", "waited")}
+    data: dict[str, Any] = {
+        "line": end.line.number, "file": clean(end.line.file), "signal": end.signal,
+        "followers": sorted(rank for rank in others if rank is not None and rank != end.rank),
+    }  # fmt: skip
+    if end.rank is not None:
+        data["rank"] = end.rank
+    evidence = Evidence(clean(end.line.file), (clean(end.line.text)[:_SHOWN],),
+                        _see(end.line.number, end.line.number, end.line.file))  # fmt: skip
+    return Finding("story", "first-failure", f"{end.sentence}, before any other failure",
+                   data, (evidence,))  # fmt: skip
+
+
+def _only_followers(failures: list[Traceback]) -> Iterator[Finding]:
+    followers = [one for one in failures if _kind(one) == "follows"]
+    waited = [one for one in failures if _kind(one) == "waited"]
+    if waited:
+        one = waited[0]
+        who = "a rank" if one.rank is None else f"rank {one.rank}"
+        yield Finding("story", "first-timeout", f"{who} gave up waiting first: "
+                      f"{clean(one.message)[:_SHOWN]}", _data(one), (_evidence(one),))  # fmt: skip
+    elif followers:
+        one = followers[0]
+        sentence = (
+            "all failures here follow from a rank that ended elsewhere: its own log is needed"
+        )
+        yield Finding("story", "cascade-only", sentence, _data(one), (_evidence(one),))
+
+
+_WORLD = re.compile(
+    r"(?i)\bworld[_ ]?size\s*[=:]\s*(\d{1,6})\b|"
+    r"(?:GLOBAL_RANK|MEMBER): \d+(?:, MEMBER: \d+)?/(\d{1,6})"
+)
+
+
+def _silent(lines: list[Line], failures: list[Traceback], exits: list[End]) -> Iterator[Finding]:
+    sizes = {
+        int(next(filter(None, m.groups()))) for line in lines if (m := _WORLD.search(line.text))
+    }
+    failed = {one.rank for one in failures} - {None}
+    ended = {end.rank for end in exits if end.signal != 15} - {None}
+    if len(sizes) != 1 or not failed:
+        return
+    world = sizes.pop()
+    heard = {line.rank for line in lines if line.rank is not None}
+    silent = sorted(set(range(world)) - heard - ended) if world <= 65_536 else []
+    if silent and len(silent) < world and len(heard) > 1:
+        shown = ", ".join(map(str, silent[:16]))
+        yield Finding("story", "silent-rank", f"of {world} ranks these print nothing: {shown}",
+                      {"ranks": silent[:64], "rank": silent[0], "world_size": world})  # fmt: skip
+
+
+PROBES = (
+    Probe(
+        id="story",
+        question="What failed first, and what only followed?",
+        outcomes={
+            "first-failure": "bad",
+            "script-error": "bad",
+            **dict.fromkeys(SIGNALS.values(), "bad"),
+            "killed-by-signal": "bad",
+            "exit-code": "info",
+            "silent-rank": "bad",
+            "first-timeout": "info",
+            "cascade-only": "info",
+        },
+        look=look,
+        applies=lambda target: bool(target.logs),
+        deadline=900.0,
+        after=("log",),
+    ),
+)
