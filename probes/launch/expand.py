@@ -88,7 +88,7 @@ def expand(word: Traced, scope: Scope) -> list[Field]:
             if not known:
                 fields.append(Field(word, False, whole))
                 continue
-            inside = all(whole[0] <= s and e <= whole[1] for s, e in _places(value))
+            inside = all(whole[0] <= s and e <= whole[1] for s, e in value.places)
             fields.append(Field(value, True, whole if inside else value.span() or whole))
     return fields
 
@@ -101,10 +101,6 @@ def string(word: Traced, scope: Scope) -> Traced | None:
     if not all(known for _, known in parts):
         return None
     return parts[0][0] if parts else NOTHING
-
-
-def _places(value: Traced) -> list[Span]:
-    return list(zip(value.starts, value.ends, strict=True))
 
 
 def _braces(word: Traced) -> list[Traced]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ddp_assist.probes.launch.expand import Field
-from ddp_assist.probes.launch.plan import Option
+from ddp_assist.probes.launch.plan import Option, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,41 +151,43 @@ def _canonical(spelling: str) -> str:
 
 
 def _option(words: Sequence[Field], i: int, known: Table) -> tuple[Option, int]:
+    """The option at `words[i]`, and how many words it takes."""
     word = words[i]
     spelling, equals, _ = word.text.partition("=")
     name = known.known(_canonical(spelling))
+    canonical = name or _canonical(spelling)
     if name is None and known.attached and re.fullmatch(r"-[A-Za-z][^-=].*", word.text):
         short = known.also.get(word.text[1])
         if short in known.values:
-            where = word.value.cut(2, len(word.text)).span() if word.known else None
-            value = word.text[2:] if word.known else None
-            return Option(short, value, word.text[:2], word.span, where), 1
+            return _valued(short, word.text[:2], word, 2, word.span), 1
         letters = [known.also.get(letter) for letter in word.text[1:]]
         if all(letter in known.flags for letter in letters):
             return Option(str(letters[0]), None, spelling, word.span), 1
     if equals:
-        start = len(spelling) + 1
-        inside = word.value.cut(start, len(word.text))
-        value = inside.text if word.known else None
-        where = inside.span() or ((word.span[1], word.span[1]) if not inside.text else None)
-        canonical = name or _canonical(spelling)
-        return Option(canonical, value, spelling, word.span, where, name is not None), 1
+        option = _valued(canonical, spelling, word, len(spelling) + 1, word.span)
+        return replace(option, known=name is not None), 1
     if name in known.pairs and i + 2 < len(words):
         pair = f"{words[i + 1].text}={words[i + 2].text}"
-        return Option(str(name), pair, spelling, (word.span[0], words[i + 2].span[1])), 3
+        return Option(canonical, pair, spelling, (word.span[0], words[i + 2].span[1])), 3
     takes = name in known.values
     if name is None:
         after = words[i + 1].text if i + 1 < len(words) else "-"
         takes = not after.startswith("-") and not re.search(r"\.(py|sh)$|^\w+\.\w+", after)
     if takes and i + 1 < len(words):
         after_word = words[i + 1]
-        whole = (word.span[0], after_word.span[1])
-        whole = whole if whole[0] < whole[1] else word.span
-        known_value = after_word.text if after_word.known else None
-        where = (after_word.value.span() if after_word.known else None) or after_word.span
-        option = Option(
-            name or _canonical(spelling), known_value, spelling, whole, where, name is not None
+        span = (word.span[0], after_word.span[1])
+        option = _valued(
+            canonical, spelling, after_word, 0, span if span[0] < span[1] else word.span
         )
-        return option, 2
-    lone = Option(name or _canonical(spelling), None, spelling, word.span, known=name is not None)
-    return lone, 1
+        return replace(option, known=name is not None), 2
+    return Option(canonical, None, spelling, word.span, known=name is not None), 1
+
+
+def _valued(name: str, spelling: str, word: Field, start: int, span: Span) -> Option:
+    """An option whose value begins at `start` of a word."""
+    if not word.known:
+        return Option(name, None, spelling, span, word.span if start == 0 else None)
+    value = word.value.cut(start, len(word.text))
+    end = (word.span[1], word.span[1])
+    where = value.span() or (end if not value.text else word.span if start == 0 else None)
+    return Option(name, value.text, spelling, span, where, places=value.places)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 Span = tuple[int, int]
+
+
+def in_one_piece(places: Sequence[Span]) -> Span | None:
+    """The span that characters fill without a gap, when each is known to stand in the text."""
+    if not places or places[0][0] < 0:
+        return None
+    for before, after in zip(places, places[1:], strict=False):
+        if after != before and after[0] != before[1]:
+            return None
+    return places[0][0], places[-1][1]
 
 
 class LaunchError(ValueError):
@@ -27,6 +37,12 @@ class Option:
     span: Span
     value_span: Span | None = None
     known: bool = True
+    places: tuple[Span, ...] = ()
+    """Where each character of the value was written, so that a part of it can be replaced."""
+
+    def part(self, start: int, end: int) -> Span | None:
+        """Where a slice of the value stands, if it stands in one piece."""
+        return in_one_piece(self.places[start:end])
 
 
 @dataclass(frozen=True, slots=True)

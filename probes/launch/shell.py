@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ddp_assist.probes.launch.plan import LaunchError, Span
+from ddp_assist.probes.launch.plan import LaunchError, Span, in_one_piece
 
 ELSEWHERE = -1
 """The place of a character that is not in the text: it came from the user's environment."""
@@ -52,13 +52,11 @@ class Traced:
 
     def span(self) -> Span | None:
         """Where this stands in one piece, so that it can be replaced; None if it does not."""
-        places = list(zip(self.starts, self.ends, strict=True))
-        if not places or places[0][0] == ELSEWHERE:
-            return None
-        for before, after in zip(places, places[1:], strict=False):
-            if after != before and after[0] != before[1]:
-                return None
-        return places[0][0], places[-1][1]
+        return in_one_piece(self.places)
+
+    @property
+    def places(self) -> tuple[Span, ...]:
+        return tuple(zip(self.starts, self.ends, strict=True))
 
 
 NOTHING = Traced("", (), ())

@@ -1,0 +1,38 @@
+"""The builders that correct a launch command, by the names that pages use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ddp_assist.app.fixes import launch_meeting as meeting
+from ddp_assist.app.fixes import launch_ranks as ranks
+from ddp_assist.app.fixes import launch_surroundings as surroundings
+from ddp_assist.app.fixes.model import Builder
+
+BUILDERS: Mapping[str, Builder] = {
+    "another-port": meeting.another_port,
+    "standalone": meeting.standalone,
+    "master-addr": meeting.master_addr,
+    "endpoint-with-port": meeting.endpoint_with_port,
+    "same-rdzv-id": meeting.same_rdzv_id,
+    "fresh-rdzv-id": meeting.fresh_rdzv_id,
+    "local-addr": meeting.local_addr,
+    "is-host": meeting.is_host,
+    "same-nnodes": ranks.same_nnodes,
+    "distinct-node-ranks": ranks.distinct_node_ranks,
+    "use-torchrun": ranks.use_torchrun,
+    "lower-nproc": ranks.lower_nproc,
+    "start-all-ranks": ranks.start_all_ranks,
+    "match-world-size": ranks.match_world_size,
+    "srun": ranks.with_srun,
+    "drop-flag": ranks.drop_flag,
+    "rename-option": ranks.rename_option,
+    "use-env": ranks.passes_local_rank,
+    "unset-env": surroundings.unset_env,
+    "set-env": surroundings.set_env,
+    "set-interface": surroundings.set_interface,
+    "raise-nofile": surroundings.raise_nofile,
+    "setsid": surroundings.setsid,
+    "own-store-on-restart": surroundings.own_store_on_restart,
+    "export-variable": surroundings.export_variable,
+}

@@ -1,0 +1,224 @@
+"""Corrections of how many nodes and ranks there are, and of which is which."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ddp_assist.app.fixes.launch_words import (
+    PLAIN,
+    as_fix,
+    before,
+    drop_option,
+    edited,
+    placed,
+    set_option,
+    set_variable,
+)
+from ddp_assist.app.fixes.model import Fix, Situation
+from ddp_assist.probes.launch.launchers import whole
+from ddp_assist.probes.launch.plan import Launch, LaunchPlan
+from ddp_assist.probes.launch.write import Edit
+
+
+def same_nnodes(situation: Situation) -> Fix | None:
+    """The number of nodes that are started, where the nodes were told different ones."""
+    plans = [p for p in situation.target.plans if p.nnodes and not p.conditional]
+    told = Counter(p.nnodes[1] for p in plans if p.nnodes)
+    if not told:
+        return None
+    count = len(plans) if len(plans) in told and len(plans) > 1 else told.most_common(1)[0][0]
+    if len(told) < 2:
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.nnodes and plan.nnodes[1] != count:
+            yield set_option(launch, plan, "nnodes", str(count))
+
+    return as_fix(
+        situation, f"the same number of nodes, {count}, everywhere", edited(situation, rule)
+    )
+
+
+def distinct_node_ranks(situation: Situation) -> Fix | None:
+    """Node ranks 0 to n-1, each once; those that are right stay."""
+    plans = [p for p in situation.target.plans if not p.repeated and not p.conditional]
+    if len(plans) < 2:
+        return None
+    count = max([len(plans), *(p.nnodes[1] for p in plans if p.nnodes)])
+    new: dict[int, int] = {}
+    used: set[int] = set()
+    for plan in plans:
+        rank = plan.node_rank or 0
+        if 0 <= rank < count and rank not in used:
+            used.add(rank)
+            new[id(plan)] = rank
+    for plan in plans:
+        if id(plan) not in new:
+            new[id(plan)] = next(r for r in range(count + len(plans)) if r not in used)
+            used.add(new[id(plan)])
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        rank = new.get(id(plan))
+        if rank is None or rank == (plan.node_rank or 0):
+            return
+        if plan.launcher in PLAIN:
+            yield set_variable(launch, plan, "NODE_RANK", str(rank))
+        else:
+            yield set_option(launch, plan, "node-rank", str(rank))
+
+    return as_fix(situation, "a node rank of its own for each node", edited(situation, rule))
+
+
+def use_torchrun(situation: Situation) -> Fix | None:
+    """Plain python turned into torchrun of the same interpreter."""
+    plans = situation.target.plans
+    if len(plans) != 1 or plans[0].scheduler:
+        return None
+    ranks = _ranks(situation, plans[0])
+
+    def rule(_: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.launcher == "python" and plan.script is not None:
+            where = placed(plan, plan.launcher_span[1])
+            text = f" -m torch.distributed.run --standalone --nproc-per-node={ranks}"
+            yield Edit((where, where), text)
+
+    title = f"start it with torchrun, {ranks} ranks on this host"
+    return as_fix(
+        situation, title, edited(situation, rule),
+        trial={"backend": "gloo", "nproc": min(ranks, 8)},
+        why="torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each rank",
+    )  # fmt: skip
+
+
+def _ranks(situation: Situation, plan: LaunchPlan) -> int:
+    world = whole(plan.environment(situation.target.env).get("WORLD_SIZE"))
+    gpus = _gpus(situation)
+    return gpus or (world if world and world > 1 else 2)
+
+
+def _gpus(situation: Situation) -> int | None:
+    """How many GPUs were counted here; None where none were, or nobody looked."""
+    for finding in situation.findings:
+        if finding.probe == "gpu" and isinstance(finding.data.get("count"), int):
+            return int(finding.data["count"]) or None
+    return None
+
+
+def lower_nproc(situation: Situation) -> Fix | None:
+    """One rank a GPU, no more."""
+    count = situation.value("visible") or situation.value("count") or _gpus(situation)
+    if not isinstance(count, int) or count < 1:
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.launcher in PLAIN or not isinstance(plan.nproc, int) or plan.nproc <= count:
+            return
+        nodes = plan.nnodes[1] if plan.nnodes and plan.launcher == "accelerate" else 1
+        yield set_option(launch, plan, "nproc-per-node", str(count * nodes))
+
+    return as_fix(
+        situation, f"{count} ranks on this host, one for each GPU", edited(situation, rule)
+    )
+
+
+def start_all_ranks(situation: Situation) -> Fix | None:
+    """The line of the last rank, once more for each rank that is missing."""
+    plans = [p for p in situation.target.plans if p.launcher in PLAIN and not p.conditional]
+    ranks = {whole(p.env.get("RANK")): p for p in plans}
+    world = {whole(p.environment(situation.target.env).get("WORLD_SIZE")) for p in plans}
+    size = world.pop() if len(world) == 1 else None
+    launch = situation.target.launch
+    if launch is None or size is None or size > 64 or None in ranks or not ranks:
+        return None
+    missing = [r for r in range(size) if r not in ranks]
+    last = ranks[max(r for r in ranks if r is not None)]
+    if not missing or not all(p.background and not p.repeated for p in plans):
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterable[Edit]:
+        given = plan.assignment("RANK")
+        if plan is not last or given is None:
+            return []
+        start, end = plan.span
+        at, until = given.value_span[0] - placed(plan, start), given.value_span[1] - start
+        line = launch.text[start:end]
+        if not 0 <= at < until <= len(line):
+            return []
+        copies = [f"{line[:at]}{rank}{line[until:]} &\n" for rank in missing]
+        close = launch.text.find("\n", end)
+        close = len(launch.text) if close < 0 else close + 1
+        return [Edit((close, close), "".join(copies) + "trap wait EXIT\n")]
+
+    named = ", ".join(map(str, missing))
+    return as_fix(situation, f"start rank {named} too", edited(situation, rule))
+
+
+def match_world_size(situation: Situation) -> Fix | None:
+    """WORLD_SIZE lowered to the ranks that are started."""
+    plans = [p for p in situation.target.plans if p.launcher in PLAIN]
+    ranks = {whole(p.env.get("RANK")) for p in plans}
+    if None in ranks or ranks != set(range(len(plans))) or any(p.repeated for p in plans):
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if whole(plan.environment(situation.target.env).get("WORLD_SIZE")) != len(plans):
+            yield set_variable(launch, plan, "WORLD_SIZE", str(len(plans)))
+
+    title = f"tell the ranks that there are {len(plans)} of them"
+    return as_fix(situation, title, edited(situation, rule))
+
+
+def with_srun(situation: Situation) -> Fix | None:
+    """The command started once for each task of the allocation."""
+    if shutil.which("srun") is None:
+        return None
+
+    def rule(_: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.launcher == "python" and plan.scheduler is None:
+            yield before(plan, "srun")
+
+    return as_fix(situation, "start it with srun, once for each task", edited(situation, rule))
+
+
+def drop_flag(situation: Situation) -> Fix | None:
+    """An option taken away that the launcher or its version does not know, or drops."""
+    flag = situation.value("option")
+    if not isinstance(flag, str):
+        return None
+    name = re.sub("_", "-", flag.lstrip("-"))
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterable[Edit]:
+        return drop_option(launch, plan, name)
+
+    return as_fix(situation, f"without --{name}", edited(situation, rule))
+
+
+def rename_option(situation: Situation) -> Fix | None:
+    """An option in the spelling that the launcher knows."""
+    wrong, right = situation.value("option"), situation.value("nearest")
+    if not isinstance(wrong, str) or not isinstance(right, str):
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        for option in plan.options:
+            if option.spelling == wrong and option.span[0] >= 0:
+                end = option.span[0] + len(wrong)
+                if launch.text[option.span[0] : end] == wrong:
+                    yield Edit((placed(plan, option.span[0]), end), "--" + right)
+
+    return as_fix(situation, f"--{right} instead of {wrong}", edited(situation, rule))
+
+
+def passes_local_rank(situation: Situation) -> Fix | None:
+    """`torch.distributed.launch --use-env`, so that the script gets no argument."""
+
+    def rule(_: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.launcher == "torch.distributed.launch" and not plan.option("use-env"):
+            where = placed(plan, plan.launcher_span[1])
+            yield Edit((where, where), " --use-env")
+
+    title = "let the launcher pass LOCAL_RANK by environment"
+    return as_fix(situation, title, edited(situation, rule))
