@@ -17,7 +17,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Pinned:
-    """A process held by a pidfd since before its facts were read, so no other can take its place."""
+    """A process held by a pidfd since before its facts were read: no other takes its place."""
 
     pid: int
     started: int

@@ -70,7 +70,9 @@ class Case:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.saved = folder / f"{self.id}.jsonl"
-            handle = os.open(self.saved, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            handle = os.open(
+                self.saved, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600
+            )
             os.close(handle)
         except OSError as why:
             self.saved, self.trouble = None, f"this case is not saved: {why.strerror}: {folder}"

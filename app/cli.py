@@ -1,4 +1,4 @@
-"""The command line: reads the words, calls one verb. Nothing heavy is imported before it is needed."""
+"""The command line: reads the words, calls one verb. Nothing heavy is imported early."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ OSC52_MOST = 74_000
 
 
 def copy(text: str, send: Callable[[str], None]) -> str:
-    """Copies by the surest way there is, and says which it took. The text is always in a file too."""
+    """Copies by the surest way there is, and says which; the text is always in a file too."""
     path = state_dir() / "last-copy.txt"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -50,5 +50,3 @@ def _tmux(text: str) -> bool:
         check=False,
     )
     return done.returncode == 0
-
-

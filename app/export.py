@@ -60,9 +60,7 @@ def corrected(fix: Fix, diagnosis: Diagnosis) -> Iterator[Sequence[str]]:
     folder = Path(tempfile.mkdtemp(prefix="ddp-assist-fix-"))
     try:
         script = write_launch(diagnosis, fix, folder)
-        words = (
-            ("bash", str(script)) if (fix.launch or diagnosis.target.launch) is not None else ()
-        )
+        words = ("bash", str(script)) if (fix.launch or diagnosis.target.launch) is not None else ()
         yield words
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,8 +71,6 @@ def launch_line(fix: Fix) -> str | None:
     if fix.launch is None:
         return None
     return fix.launch.text
-
-
 
 
 def as_fix(fix: Fix) -> Mapping[str, object]:

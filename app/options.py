@@ -44,7 +44,9 @@ def launch_of(words: list[str] | None, needed: bool = False) -> list[str]:
 
 
 def add_question(into: argparse.ArgumentParser) -> None:
-    into.add_argument("--log", action="append", default=[], metavar="F|-", help="a log, or - for stdin")
+    into.add_argument(
+        "--log", action="append", default=[], metavar="F|-", help="a log, or - for stdin"
+    )
     into.add_argument("--script", metavar="F", help="the training script")
     into.add_argument("--python", metavar="PY", help="the interpreter whose torch is asked")
     into.add_argument("--symptom", metavar="ID", help="where the walk starts")
@@ -118,5 +120,3 @@ def guided(words: list[str]) -> argparse.Namespace:
     given = p.parse_args(ours)
     given.question = question(given, launch_of(launch))
     return given
-
-

@@ -22,9 +22,7 @@ def as_json(diagnosis: Diagnosis, fixes: Sequence[Fix]) -> dict[str, Any]:
             "schema": SCHEMA,
             "symptom": diagnosis.symptom.id if diagnosis.symptom else None,
             "causes": [as_cause(r) for r in diagnosis.causes],
-            "hidden": [
-                {"id": r.cause, "by": r.hidden_by} for r in diagnosis.ranked if r.hidden_by
-            ],
+            "hidden": [{"id": r.cause, "by": r.hidden_by} for r in diagnosis.ranked if r.hidden_by],
             "noise": [{"id": f.outcome, "line": _line(f)} for f in diagnosis.noise],
             "fixes": [dict(as_fix(fix)) for fix in fixes],
             "findings": [to_json(f) for f in diagnosis.findings],

@@ -1,4 +1,4 @@
-"""A guided session without its screens: what was asked, what is known now, where the walk stands."""
+"""A guided session without its screens: what was asked, what is known, where the walk stands."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ class Session:
 
     def recognised(self) -> list[tuple[Symptom, Finding]]:
         """Symptoms that something points at, each with what says so."""
-        return [
-            (symptom, self._hint(symptom)) for symptom in recognised(self.tree, self.findings)
-        ]
+        return [(symptom, self._hint(symptom)) for symptom in recognised(self.tree, self.findings)]
 
     def _hint(self, symptom: Symptom) -> Finding:
         return next(

@@ -193,7 +193,7 @@ def problems(tree: Tree, probes: Sequence[Probe]) -> list[str]:
             found.append(f"symptom {symptom.id} starts at {symptom.start}, which is no step")
         found += _dangling(f"symptom {symptom.id}", symptom.recognised_by, outcomes)
     reached: set[str] = set()
-    used: list[str] = []
+    used = [key for symptom in tree.symptoms.values() for key in symptom.recognised_by]
     for step in tree.steps.values():
         used += step.on
         found += _dangling(f"step {step.id}", step.on, outcomes)
@@ -402,9 +402,7 @@ class _Walk:
             self.best[cause] = found
             return
         found.place = known.place
-        better, other = (
-            (found, known) if _strength(found) < _strength(known) else (known, found)
-        )
+        better, other = (found, known) if _strength(found) < _strength(known) else (known, found)
         better.speaks_for = _distinct(better.speaks_for + other.speaks_for)
         self.best[cause] = better
 

@@ -99,7 +99,11 @@ class Said(Message):
 
 
 class Assistant(App[int]):
-    CSS = "Screen { background: $background; } .rule { height: 1; color: $text-muted; } #head { margin: 0 1; height: 1; }"
+    CSS = """
+    Screen { background: $background; }
+    .rule { height: 1; color: $text-muted; }
+    #head { margin: 0 1; height: 1; }
+    """
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "colon"
     BINDINGS: ClassVar = [
@@ -286,7 +290,9 @@ class Assistant(App[int]):
 
     def on_tried(self, event: Tried) -> None:
         self.session.fixes[event.place] = event.fix
-        self.session.case.add("tried", fix=event.fix.title, badge=event.fix.badge, why=event.fix.why)
+        self.session.case.add(
+            "tried", fix=event.fix.title, badge=event.fix.badge, why=event.fix.why
+        )
         self._conclude()
         if isinstance(self.screen, FixScreen):
             self.screen.trying = False
@@ -370,7 +376,12 @@ class Assistant(App[int]):
             if binding.binding.description
         ]
         text = "\n".join(
-            [*dict.fromkeys(keys), "", "  :          all commands", "  ctrl+z     suspend (fg comes back)"]
+            [
+                *dict.fromkeys(keys),
+                "",
+                "  :          all commands",
+                "  ctrl+z     suspend (fg comes back)",
+            ]
         )
         self.push_screen(Reader("Keys on this screen", text))
 
@@ -440,7 +451,9 @@ def run(options: argparse.Namespace) -> int:
 def farewell(app: Assistant) -> list[str]:
     """The corrected command and where the report is, on the normal screen."""
     lines: list[str] = []
-    fix = next((f for f in app.session.fixes if f.launch is not None and f.safety != "ends-process"), None)
+    fix = next(
+        (f for f in app.session.fixes if f.launch is not None and f.safety != "ends-process"), None
+    )
     if fix is not None and fix.launch is not None:
         lines += [f"corrected launch [{fix.badge}]:", clean(fix.launch.text.strip())]
     if app.exported is not None:

@@ -55,7 +55,9 @@ def _wait(child: int) -> int:
             os.kill(os.getpid(), signal.SIGSTOP)
             _tell(child, signal.SIGCONT)
             continue
-        return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        return (
+            os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        )
 
 
 def _restore(terminal: int, before: list[Any]) -> None:

@@ -85,9 +85,7 @@ def in_order(
     return tuple(finding for probe in probes for finding in answers.get(probe.id, ()))
 
 
-def _look(
-    probe: Probe, target: Target, done: SimpleQueue[tuple[str, tuple[Finding, ...]]]
-) -> None:
+def _look(probe: Probe, target: Target, done: SimpleQueue[tuple[str, tuple[Finding, ...]]]) -> None:
     begun = time.monotonic()
     findings: tuple[Finding, ...]
     try:

@@ -96,7 +96,9 @@ class DiagnosisScreen(Framed):
         if diagnosis is None:
             return
         lines = ["Hidden, because another cause explains them:"]
-        lines += [f"  {r.cause}, explained by {r.hidden_by}" for r in diagnosis.ranked if r.hidden_by]
+        lines += [
+            f"  {r.cause}, explained by {r.hidden_by}" for r in diagnosis.ranked if r.hidden_by
+        ]
         lines += ["", "Looks alarming, is not the problem:"]
         lines += [f"  {f.sentence}" for f in diagnosis.noise]
         lines += ["", "Could not be answered:"]

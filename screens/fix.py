@@ -99,7 +99,9 @@ class FixScreen(Framed):
     def action_end(self) -> None:
         """Only for a left-over that a fix names, and only after a yes."""
         fix = next((f for f in self.session.fixes if f.safety == "ends-process"), None)
-        held = next((f for f in self.session.findings if f.data.get("pid") and f.probe == "port"), None)
+        held = next(
+            (f for f in self.session.findings if f.data.get("pid") and f.probe == "port"), None
+        )
         if fix is None or held is None:
             self.notify("no process can be ended here", markup=False)
             return
@@ -117,7 +119,9 @@ class FixScreen(Framed):
             if yes:
                 self.post_message(EndWanted(int(held.data["pid"]), held.data.get("port")))
 
-        self.app.push_screen(Confirm("End this process?", facts, f"end pid {held.data['pid']}"), answered)
+        self.app.push_screen(
+            Confirm("End this process?", facts, f"end pid {held.data['pid']}"), answered
+        )
 
 
 def _diff(before: str, after: str) -> list[str]:

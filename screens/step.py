@@ -50,14 +50,17 @@ class StepScreen(Framed):
         if step is None:
             return
         place = len(self.session.trail)
-        self.query_one("#path", Line).say("Path  start" + "".join(f" > {s}" for s in self.session.trail))
+        self.query_one("#path", Line).say(
+            "Path  start" + "".join(f" > {s}" for s in self.session.trail)
+        )
         self.query_one("#question", Line).say(f"Step {place}.  {step.question}")
         self.rows = self.session.rows(step.probes)
         self.query_one("#probes", Rows).show([told(row) for row in self.rows])
         choices = self.session.choices(step)
         pointed = self.session.pointed_at(step)
         texts = [
-            f"{'*' if place < pointed else ' '} {choice.label}" for place, choice in enumerate(choices)
+            f"{'*' if place < pointed else ' '} {choice.label}"
+            for place, choice in enumerate(choices)
         ]
         self.query_one("#ways", Rows).show(texts)
         self._evidence()

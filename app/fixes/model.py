@@ -34,7 +34,7 @@ class FileEdit:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """One cure of one cause. `launch` is None where no command can cure it; then `steps` say what does."""
+    """One cure of one cause. Without a command that cures it, `steps` say what does."""
 
     cause: str
     title: str
@@ -54,7 +54,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a builder may look at: the target, everything that was found, what speaks for the cause."""
+    """What a builder may look at: the target, all findings, what speaks for the cause."""
 
     target: Target
     findings: tuple[Finding, ...]

@@ -15,7 +15,9 @@ from ddp_assist.probes.text import clean
 
 def run(verb: str, words: list[str]) -> int:
     try:
-        return {"cases": _list, "resume": _resume, "report": _report, "replay": _replay}[verb](words)
+        return {"cases": _list, "resume": _resume, "report": _report, "replay": _replay}[verb](
+            words
+        )
     except CaseUnreadable as why:
         raise Wrong(str(why), UNREADABLE) from why
 

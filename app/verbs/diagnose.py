@@ -17,7 +17,16 @@ from ddp_assist.app import prove
 from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, Wrong
 from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
 from ddp_assist.app.fixes.model import Fix
-from ddp_assist.app.options import add_question, count, launch_of, parser, port, question, seconds, split
+from ddp_assist.app.options import (
+    add_question,
+    count,
+    launch_of,
+    parser,
+    port,
+    question,
+    seconds,
+    split,
+)
 from ddp_assist.app.saying import as_json, as_text
 from ddp_assist.probes.launch.plan import LaunchError
 

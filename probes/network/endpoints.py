@@ -124,7 +124,7 @@ def own_addresses() -> frozenset[str]:
 
 
 def is_here(host: str) -> bool:
-    """Whether a name or address is this host. Only names of our own are looked up, and only locally."""
+    """Whether a name or address is this host; no resolver is asked."""
     if host in LOOPBACK_NAMES or host == socket.gethostname():
         return True
     try:
@@ -144,7 +144,7 @@ def _from_hosts_file(name: str) -> frozenset[str]:
 
 
 def launch_user(target: Target) -> int:
-    """The uid the launch will run as: ours, unless it changes user by `su`, `sudo -u`, `runuser`."""
+    """The uid the launch will run as: ours, unless `su`, `sudo -u` or `runuser` change it."""
     for plan in target.plans:
         name = _other_user(plan.prefix)
         if name is not None:

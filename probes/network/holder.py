@@ -92,7 +92,7 @@ def identify(sock: Socket) -> Holder:
 
 
 def _is_torch(process: Process) -> bool:
-    """By what it runs, then by the library it has loaded; environ alone is inherited by anything."""
+    """By what it runs, then by the library it has loaded; anything inherits an environ."""
     if process.comm.startswith("pt_") or _is_launcher(process):
         return True
     maps = read(f"{process.path}/maps", 8 << 20)

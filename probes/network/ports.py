@@ -11,7 +11,7 @@ from contextlib import closing
 
 from ddp_assist.probes.model import Endpoint, Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network import store
-from ddp_assist.probes.network.endpoints import is_here, launch_user, to_host
+from ddp_assist.probes.network.endpoints import launch_user, to_host
 from ddp_assist.probes.network.holder import Holder, identify, is_ours, user_name
 from ddp_assist.probes.network.sockets import Socket, on_port
 
@@ -96,7 +96,11 @@ def _port(target: Target, endpoint: Endpoint) -> Finding:
             "privileged",
             f"port {port} is below {unprivileged_start()}, and {user_name(user)} may not bind it",
             {"port": port, "start": unprivileged_start(), "user": user_name(user)},
-            (Evidence("/proc/sys/net/ipv4/ip_unprivileged_port_start", (str(unprivileged_start()),)),),
+            (
+                Evidence(
+                    "/proc/sys/net/ipv4/ip_unprivileged_port_start", (str(unprivileged_start()),)
+                ),
+            ),
         )
     code = bind_error(port)
     sockets = on_port(port)
@@ -142,7 +146,9 @@ def _free(port: int, endpoint: Endpoint) -> Finding:
 
 def _taken(target: Target, port: int, sockets: list[Socket]) -> Finding:
     see = ("ss", "-tanp", f"sport = :{port}")
-    lines = tuple(f"{s.state} {s.host}:{s.port} peer {s.peer}:{s.peer_port} uid {s.uid}" for s in sockets)
+    lines = tuple(
+        f"{s.state} {s.host}:{s.port} peer {s.peer}:{s.peer_port} uid {s.uid}" for s in sockets
+    )
     evidence = Evidence("sock_diag", lines[:6], see)
     listener = next((s for s in sockets if s.state == "listen"), None)
     if listener is not None:
@@ -296,5 +302,3 @@ PROBES = (
         deadline=6.0,
     ),
 )
-
-

@@ -1,4 +1,4 @@
-"""TCP sockets of this host, asked from the kernel: sock_diag, or /proc/net/tcp where that is shut."""
+"""TCP sockets of this host, from the kernel: sock_diag, or /proc/net/tcp where that is shut."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ REQUEST_DUMP = 0x301
 DONE, ERROR = 3, 2
 
 State = Literal[
-    "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "close",
-    "close-wait", "last-ack", "listen", "closing", "new-syn-recv", "bound",
+    "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "bound",
+    "close-wait", "last-ack", "listen", "closing", "new-syn-recv",
 ]  # fmt: skip
 STATES: tuple[State, ...] = (
-    "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "close",
-    "close-wait", "last-ack", "listen", "closing", "new-syn-recv", "bound",
+    "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "bound",
+    "close-wait", "last-ack", "listen", "closing", "new-syn-recv",
 )  # fmt: skip
 LISTEN = 1 << 10
 EVERY = 0xFFFFFFFF
@@ -56,7 +56,7 @@ def tcp(states: int = EVERY) -> list[Socket]:
     try:
         return [s for family in (socket.AF_INET, socket.AF_INET6) for s in _diag(family, states)]
     except NoDiag:
-        wanted = [name for bit, name in enumerate(STATES, 1) if states & (1 << bit)]
+        wanted = {name for bit, name in enumerate(STATES, 1) if states & (1 << bit)}
         return [s for s in _proc() if s.state in wanted]
 
 
@@ -99,7 +99,8 @@ def _message(family: int, size: int, data: bytes, at: int) -> Socket:
     host = _address(family, data[at + 8 : at + 8 + size])
     peer = _address(family, data[at + 24 : at + 24 + size])
     reading, writing, uid, inode = struct.unpack_from("=IIII", data, at + 56)
-    name = STATES[state - 1] if 0 < state <= len(STATES) else "close"
+    # A socket that is closed or (from Linux 6.8) "bound inactive" only sits on its port.
+    name = STATES[state - 1] if 0 < state <= len(STATES) else "bound"
     return Socket(name, host, port, peer, peer_port, uid, inode, reading, writing)
 
 

@@ -19,7 +19,9 @@ def plain(text: str) -> Content:
 class Line(Static):
     """Text without markup."""
 
-    def __init__(self, text: str = "", *, id: str | None = None, classes: str | None = None) -> None:
+    def __init__(
+        self, text: str = "", *, id: str | None = None, classes: str | None = None
+    ) -> None:
         super().__init__(plain(text), id=id, classes=classes, markup=False)
 
     def say(self, text: str) -> None:
