@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ddp_assist.probes.logs.ranks import Line
 
@@ -51,7 +51,13 @@ _SLURM = re.compile(
     r"task (?P<rank>\d{1,6}): (?P<word>Killed|Segmentation fault|Bus error|Aborted|Terminated)"
 )
 _SLURM_EXIT = re.compile(r"task (?P<rank>\d{1,6}): Exited with exit code (?P<code>\d{1,3})")
-_OOM = re.compile(r"(?i)oom[-_]kill|Out of memory: Killed process (?P<pid>\d{1,9})")
+_OOM = re.compile(
+    r"(?i)\boom[-_]kill(?:er\b|:| event)|Out of memory: Killed process (?P<pid>\d{1,9})"
+)
+# torchrun itself was told to end, and tells its workers.
+_LAUNCHER = re.compile(
+    r"(?:Received (?P<signal>\d{1,2}) death signal|got signal: (?P<sent>\d{1,2}))"
+)
 _MPI = re.compile(
     r"process rank (?P<rank>\d{1,6}) with PID (?P<pid>\d{1,9})"
     r".{0,80}exited on signal (?P<signal>\d{1,2})"
@@ -74,6 +80,11 @@ class End:
         return self.signal not in (None, 15)
 
     @property
+    def told(self) -> bool:
+        """A worker that its launcher ended, because another one had failed."""
+        return self.signal == 15 and self.rank is not None
+
+    @property
     def sentence(self) -> str:
         who = "a process" if self.rank is None else f"rank {self.rank}"
         if self.signal:
@@ -85,13 +96,24 @@ def ends(lines: list[Line]) -> list[End]:
     """All ends, in the order of the lines; a table of torchrun gives one for each of its rows."""
     found = [end for line in lines for end in _in_line(line)]
     found += _in_tables(lines)
+    found = [_with_rank(end, found) for end in found]
     position = {id(line): n for n, line in enumerate(lines)}
     return sorted(found, key=lambda end: position.get(id(end.line), 0))
 
 
+def _with_rank(end: End, all_ends: list[End]) -> End:
+    """A shell says "Killed" and names nobody; another line may know whom the same signal met."""
+    if end.rank is not None or end.signal is None:
+        return end
+    ranks = {other.rank for other in all_ends if other.signal == end.signal} - {None}
+    return replace(end, rank=ranks.pop()) if len(ranks) == 1 else end
+
+
 def _in_line(line: Line) -> Iterator[End]:
     text = line.text if len(line.text) < 4096 else line.text[:4096]
-    for pattern in (_AGENT, _SPAWN, _SLURM, _SLURM_EXIT, _MPI, _SAID, _SHELL, _OOM):
+    for said in _SAID.finditer(text):
+        yield _end(line, said.groupdict())
+    for pattern in (_AGENT, _SPAWN, _SLURM, _SLURM_EXIT, _MPI, _LAUNCHER, _SHELL, _OOM):
         if match := pattern.search(text):
             yield _end(line, match.groupdict())
             return
@@ -105,7 +127,7 @@ def _end(line: Line, said: dict[str, str | None]) -> End:
         return End(line, rank, pid, _NAMES.get(name))
     if word := said.get("word"):
         return End(line, rank, pid, _WORDS[word])
-    if number := said.get("signal"):
+    if number := said.get("signal") or said.get("sent"):
         return End(line, rank, pid, int(number))
     code = _number(said.get("code"))
     return End(line, rank, pid, 9) if code is None else _coded(line, rank, pid, code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 _BIG = 1_000_000  # more ranks than any job has: a number above it is no rank
@@ -61,7 +61,10 @@ class Traceback:
     @property
     def root(self) -> Traceback:
         """Where the chain of exceptions began."""
-        return self.cause.root if self.cause else self
+        one = self
+        while one.cause and one.cause.exception:
+            one = one.cause
+        return one
 
     @property
     def at(self) -> Line:
@@ -112,36 +115,70 @@ def _when(text: str) -> float | None:
     return ((month * 31 + day) * 24 + int(hour)) * 3600.0 + int(minute) * 60 + float(second)
 
 
-def tracebacks(lines: Iterable[Line]) -> Iterator[Traceback]:
+_Who = tuple[str, int | None, str | None]
+_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
+
+
+def tracebacks(lines: Iterable[Line]) -> list[Traceback]:
     """Tracebacks in the order in which they ended, ranks kept apart however they interleave."""
-    open_: dict[tuple[str, int | None, str | None], list[Traceback]] = {}
-    ended: dict[tuple[str, int | None, str | None], Traceback] = {}
-    linked: set[tuple[str, int | None, str | None]] = set()
-    spawned: int | None = None
+    reader = _Tracebacks()
     for line in lines:
+        reader.feed(line)
+    return reader.ended
+
+
+class _Tracebacks:
+    """What is open on each rank, and what has ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[Traceback] = []
+        self._open: dict[_Who, list[Traceback]] = {}
+        self._last: dict[_Who, Traceback] = {}
+        self._place: dict[_Who, tuple[str, int, str]] = {}
+        self._linked: set[_Who] = set()
+        self._spawned: int | None = None
+
+    def feed(self, line: Line) -> None:
         who = (line.file, line.rank, line.host)
         text = line.text
-        stack = open_.setdefault(who, [])
+        stack = self._open.setdefault(who, [])
         if found := _SPAWNED.search(text):
-            spawned = _number(found["rank"])
-        elif text.rstrip().endswith(_TRACEBACK) or text.startswith(_TRACEBACK):
-            first = line if spawned is None else replace(line, rank=spawned)
-            spawned = None
-            one = Traceback(first)
-            if who in linked and who in ended:
-                one.cause = ended[who]
-                linked.discard(who)
-            stack.append(one)
+            self._spawned = _number(found["rank"])
+        elif text.rstrip().endswith(_TRACEBACK):
+            stack.append(self._begun(line, who))
         elif text.startswith(_LINK):
-            linked.add(who)
-        elif stack:
-            top = stack[-1]
-            if frame := _FRAME.match(text):
-                top.frames.append((frame["path"], int(frame["line"]), frame["where"] or ""))
-            elif not text.startswith((" ", "\t")) and (said := _EXCEPTION.match(text)):
-                top.exception, top.message = said["name"], (said["message"] or "").strip()
-                top.last = line
-                ended[who] = stack.pop()
-                yield top
-            elif line.number - top.first.number > _MOST_LINES:
-                stack.pop()
+            self._linked.add(who)
+        elif frame := _FRAME.match(text):
+            self._place[who] = (frame["path"], int(frame["line"]), frame["where"] or "")
+            if stack:
+                stack[-1].frames.append(self._place[who])
+        elif stack and not text.startswith((" ", "\t")) and (said := _EXCEPTION.match(text)):
+            self._end(stack.pop(), line, said, who)
+        elif stack and line.number - stack[-1].first.number > _MOST_LINES:
+            stack.pop()
+        elif text.startswith(_SYNTAX) and who in self._place and (said := _EXCEPTION.match(text)):
+            # Python prints no header for a script that it can't even compile.
+            self._end(Traceback(line, [self._place[who]]), line, said, who)
+        elif text.strip() and not stack and who in self._last:
+            last = self._last[who]
+            if not last.message and last.last and line.number - last.last.number < 8:
+                last.message = text.strip()
+
+    def _begun(self, line: Line, who: _Who) -> Traceback:
+        first = line if self._spawned is None else replace(line, rank=self._spawned)
+        self._spawned = None
+        one = Traceback(first)
+        earlier = self._last.get(who)
+        if earlier and who in self._linked:
+            one.cause = earlier
+            self._linked.discard(who)
+        elif earlier and "Original " in line.text:
+            # A DataLoader's parent prints its own error first, and the worker's below it.
+            earlier.cause = one
+        return one
+
+    def _end(self, one: Traceback, line: Line, said: re.Match[str], who: _Who) -> None:
+        one.exception, one.message = said["name"], (said["message"] or "").strip()
+        one.last = line
+        self._last[who] = one
+        self.ended.append(one)

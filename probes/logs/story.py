@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ddp_assist.probes.logs.ends import SIGNALS, End, ends
@@ -41,18 +42,41 @@ def look(target: Target) -> Iterator[Finding]:
 
 def told(lines: list[Line]) -> Iterator[Finding]:
     """The findings of a log that is already taken apart."""
-    failures = _in_time(list(tracebacks(lines)))
+    failures = _in_time(tracebacks(lines))
     own = [one for one in failures if _kind(one) == "own"]
-    exits = ends(lines)
+    exits = _of_themselves(ends(lines), lines)
     yield from _ended(exits)
+    if own and own[0].rank is None:
+        _rank_from_table(own[0], exits)
     killed = [end for end in exits if end.first and _is_sudden(end, own)]
     if own and not (killed and _before(killed[0].line, own[0].at)):
         yield from _own(own[0], failures)
     elif killed:
         yield _killed_first(killed[0], failures)
     else:
-        yield from _only_followers(failures)
+        yield from _only_followers(failures, lines)
     yield from _silent(lines, failures, exits)
+
+
+# The program ended well, and its threads of gloo were still there.
+_AT_EXIT = "terminate called without an active exception"
+_WATCHDOG = re.compile(r"Watchdog caught collective operation timeout|entire process down")
+
+
+def _of_themselves(exits: list[End], lines: list[Line]) -> list[End]:
+    """Without what the launcher ended, and without aborts that only follow from something."""
+    if any(not end.told for end in exits):
+        exits = [end for end in exits if not end.told]
+    if any(_AT_EXIT in line.text or _WATCHDOG.search(line.text) for line in lines):
+        exits = [end for end in exits if end.signal != 6]
+    return exits
+
+
+def _rank_from_table(one: Traceback, exits: list[End]) -> None:
+    """Before the group exists no line names its rank; a launcher that saw one fail knows it."""
+    ranks = {end.rank for end in exits if end.signal is None and end.code}
+    if len(ranks) == 1:
+        one.first = replace(one.first, rank=ranks.pop())
 
 
 def _kind(one: Traceback) -> str:
@@ -95,7 +119,8 @@ def _own(one: Traceback, failures: list[Traceback]) -> Iterator[Finding]:
     said = clean(f"{root.exception}: {root.message}" if root.message else root.exception)[:_SHOWN]
     yield Finding("story", "first-failure", f"{who}failed first: {said}", data, (_evidence(root),))
     frame = root.frames[-1] if root.frames else None
-    if frame and not _LIBRARY.search(frame[0]):
+    plain = not root.exception.startswith(("torch.", "c10", "Dist"))
+    if frame and plain and not _LIBRARY.search(frame[0]):
         where = {"script": clean(frame[0]), "script_line": frame[1], "function": clean(frame[2])}
         sentence = f"{clean(frame[0])}, line {frame[1]}: {said}"
         yield Finding("story", "script-error", sentence, data | where, (_evidence(root),))
@@ -114,7 +139,7 @@ def _data(one: Traceback) -> dict[str, Any]:
 
 
 def _followers(failures: list[Traceback], first: Traceback) -> list[int]:
-    ranks = {one.rank for one in failures if _kind(one) != "report"}
+    ranks = {one.rank for one in failures if _kind(one) in ("follows", "waited")}
     return sorted(rank for rank in ranks if rank is not None and rank != first.rank)
 
 
@@ -162,7 +187,7 @@ def _killed_first(end: End, failures: list[Traceback]) -> Finding:
                    data, (evidence,))  # fmt: skip
 
 
-def _only_followers(failures: list[Traceback]) -> Iterator[Finding]:
+def _only_followers(failures: list[Traceback], lines: list[Line]) -> Iterator[Finding]:
     followers = [one for one in failures if _kind(one) == "follows"]
     waited = [one for one in failures if _kind(one) == "waited"]
     if waited:
@@ -170,6 +195,15 @@ def _only_followers(failures: list[Traceback]) -> Iterator[Finding]:
         who = "a rank" if one.rank is None else f"rank {one.rank}"
         yield Finding("story", "first-timeout", f"{who} gave up waiting first: "
                       f"{clean(one.message)[:_SHOWN]}", _data(one), (_evidence(one),))  # fmt: skip
+    elif watchdog := next((line for line in lines if _WATCHDOG.search(line.text)), None):
+        who = "a rank" if watchdog.rank is None else f"rank {watchdog.rank}"
+        where: dict[str, Any] = {"line": watchdog.number, "file": clean(watchdog.file)}
+        if watchdog.rank is not None:
+            where["rank"] = watchdog.rank
+        seen = Evidence(where["file"], (clean(watchdog.text)[:_SHOWN],),
+                        _see(watchdog.number, watchdog.number, watchdog.file))  # fmt: skip
+        sentence = f"{who} gave up waiting first, in a collective"
+        yield Finding("story", "first-timeout", sentence, where, (seen,))
     elif followers:
         one = followers[0]
         sentence = (
