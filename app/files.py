@@ -1,0 +1,31 @@
+"""Files we write: private, whole or not at all, never through a link."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+class WriteFailed(Exception):
+    """Nothing was written, and why, in a sentence."""
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes through a temporary name in the same folder; the mode is 0600 whatever the umask."""
+    temporary: str | None = None
+    try:
+        if path.is_dir() and not path.is_symlink():
+            raise WriteFailed(f"{path} is a folder")
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # a link is replaced, never followed
+        temporary = None
+    except OSError as why:
+        raise WriteFailed(f"{path} was not written: {why.strerror}") from why
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
