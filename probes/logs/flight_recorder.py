@@ -57,7 +57,8 @@ def look(target: Target) -> Iterator[Finding]:
             dumps.append(dump_of(value, source.name, len(dumps)))
         except (plain_pickle.Refused, plain_json.NotPlain, NoDump, NotALog) as why:
             sentence = f"{name} is not read as a flight recorder dump: {clean(str(why))}"
-            yield Finding("flight-recorder", "refused", sentence, {"file": name})
+            yield Finding("flight-recorder", "refused", sentence,
+                          {"file": name, "unreadable": clean(str(why))})  # fmt: skip
     if dumps:
         yield from compared(dumps)
 
@@ -172,7 +173,8 @@ def compared(dumps: list[Dump]) -> Iterator[Finding]:
         yield Finding("flight-recorder", "missing-dump", sentence,
                       {"ranks": missing[:64], "rank": missing[0]}, _files(dumps))  # fmt: skip
     if not found and not missing:
-        sentence = f"{len(dumps)} dumps agree on every collective"
+        several = f"the dumps of {len(dumps)} ranks agree on every collective"
+        sentence = several if len(dumps) > 1 else "one rank's dump, with nothing to compare it to"
         yield Finding("flight-recorder", "healthy", sentence, {}, _files(dumps))
 
 
