@@ -184,8 +184,9 @@ def label_of(text: bytes) -> bytes:
 
 def _groups(match: re.Match[bytes]) -> dict[str, str]:
     found: dict[Any, bytes | None] = match.groupdict()
+    # One pattern may name the same thing in several places: port, port2, port3.
     return {
-        name.decode() if isinstance(name, bytes) else name: value.decode(
+        (name.decode() if isinstance(name, bytes) else name).rstrip("0123456789"): value.decode(
             "utf-8", "backslashreplace"
         )
         for name, value in found.items()
