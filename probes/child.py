@@ -4,9 +4,9 @@ A child script is one file that runs on Python 3.8 with the standard library (an
 about). It reads one JSON value from stdin, writes JSON values to stdout, one a line, and begins:
 
     import sys
-    if not sys.flags.isolated:
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         del sys.path[0]  # our own folder: nothing in it may shadow a module of the user's torch
-    import json, signal
+    ...
     signal.alarm(int(sys.argv[1]))  # ends this child even where its parent was killed
 
 Each line counts as soon as it is written, so what was said before a hang is not lost.
