@@ -19,11 +19,18 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_INTRODUCERS = "\x1b\x90\x98\x9b\x9d\x9e\x9f"
+_PICTURES = {
+    **{chr(code): chr(0x2400 + code) for code in range(0x20) if code not in (9, 10)},
+    **{chr(code): f"\\x{code:02x}" for code in range(0x80, 0xA0)},
+    "\t": "    ",
+    "\x7f": "\u2421",
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _PLAIN = re.compile(r"[\n -~]*\Z")
-_MARKS = re.compile(
-    r"([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
-)
+_MARK = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]"
+_MARKS = re.compile(f"({_MARK}{{3}}){_MARK}+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +50,22 @@ def clean(text: str | bytes) -> str:
         text = text.decode("utf-8", "backslashreplace")
     if _PLAIN.match(text):
         return text
-    if "\x1b" in text or any("\x80" <= c <= "\x9f" for c in set(text)):
+    text = text.replace("\r\n", "\n")
+    if any(introducer in text for introducer in _INTRODUCERS):
         text = _SEQUENCE.sub("", text)
-    text = _INVISIBLE.sub("", text)
-    text = _MARKS.sub(r"\1", text)
-    return _CONTROL.sub(_picture, text)
+    if not text.isascii():
+        text = _MARKS.sub(r"\1", _INVISIBLE.sub("", text))
+        text = _SURROGATE.sub(_byte, text)
+    if _CONTROL.search(text):
+        for control, picture in _PICTURES.items():
+            text = text.replace(control, picture)
+    return text
 
 
-def _picture(match: re.Match[str]) -> str:
+def _byte(match: re.Match[str]) -> str:
+    """A byte that Python smuggled through as a lone surrogate."""
     code = ord(match.group())
-    if code == 9:
-        return "    "
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    if code >= 0xD800:
-        return f"\\x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else "\ufffd"
-    return f"\\x{code:02x}"
+    return f"\\x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else "\ufffd"
 
 
 def suspicious(text: str) -> list[Suspicious]:
