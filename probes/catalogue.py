@@ -11,6 +11,18 @@ MODULES = (
     "script.check",
     "launch.check",
     "network.ports",
+    "network.names",
+    "network.interface",
+    "network.endpoint",
+    "network.capacity",
+    "host.environment",
+    "host.python",
+    "host.torch_build",
+    "host.limits",
+    "host.memory",
+    "host.kernel_log",
+    "host.leftovers",
+    "host.place",
 )
 
 # These read what was given and tell the others where to look.

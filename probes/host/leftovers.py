@@ -1,4 +1,4 @@
-"""What earlier runs left here: ranks without a launcher, launchers without a shell, stopped ones."""
+"""What earlier runs left: ranks without a launcher, launchers without a shell, stopped ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where this runs: on the bare host, in a container or pod, in a Slurm job; and what that one gives."""
+"""Where this runs: on the bare host, in a container or pod, in a Slurm job, and what that gives."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _look_slurm(target: Target) -> Iterator[Finding]:
     if plan.launcher in TORCHRUN:
         wanted = plan.nnodes[1] if plan.nnodes else 1
         if facts["in_step"] and per_node is not None and per_node > 1:
-            said = f"srun starts {per_node} tasks on each node, and each would be a torchrun; one is wanted"
+            said = f"srun starts {per_node} torchruns on each node, and one is wanted"
         elif facts["in_step"] and tasks is not None and tasks > nodes:
             said = f"srun starts {tasks} torchruns on {nodes} nodes; one for each node is wanted"
         elif wanted > nodes:
