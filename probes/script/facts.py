@@ -87,11 +87,12 @@ class ScriptFacts:
 
     def calls(self, *names: str, stray: bool = True) -> list[Call]:
         """Calls by name, once for each place and process, over all ranks."""
-        seen: dict[tuple[str, int, int], Call] = {}
+        seen: dict[tuple[object, ...], Call] = {}
         for trace in self.traces:
             for call in trace.calls:
                 if call.name in names and (stray or not call.stray):
-                    seen.setdefault((call.name, id(call.node), call.process.number), call)
+                    key = call.args[0].const if call.name.startswith("environ.") else None
+                    seen.setdefault((call.name, id(call.node), call.process.number, str(key)), call)
         return list(seen.values())
 
     def ending(self, *endings: str) -> list[Call]:

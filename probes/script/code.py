@@ -1,0 +1,189 @@
+"""Mistakes of plain Python that end a distributed job: names, syntax, shadowed modules, swallowed errors."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from ddp_assist.probes.model import Evidence, Finding
+from ddp_assist.probes.script.facts import INIT, SETTERS, ScriptFacts
+from ddp_assist.probes.script.known import ALIASES
+from ddp_assist.probes.script.names import missing_names
+from ddp_assist.probes.script.shadow import shadows
+from ddp_assist.probes.script.spots import at, place, spot
+from ddp_assist.probes.script.value import Call
+
+
+def syntax(facts: ScriptFacts) -> Iterator[Finding]:
+    for source in facts.project.read():
+        problem = source.problem
+        if problem is None:
+            continue
+        mark = ast.Pass(lineno=problem.line, col_offset=problem.col, end_lineno=problem.line, end_col_offset=problem.col + 1)
+        sentence = f"Python can't parse this (column {problem.col + 1}): {problem.message}"
+        line = re.match(r"expected an indented block after .* on line (\d+)", problem.message)
+        empty = {"kind": "syntax", "header": int(line[1]) if line else None}
+        yield spot("name-missing-in-script", sentence, source, mark, message=problem.message, **empty)
+
+
+def names(facts: ScriptFacts) -> Iterator[Finding]:
+    entered = facts.traces[0].entered | facts.traces[1].entered
+    for source in facts.project.read():
+        for missing in missing_names(source):
+            reached = missing.function is None or id(missing.function) in entered
+            meant = ALIASES.get(missing.name)
+            hint = f"; {statement_for(missing.name)} is missing" if meant else ""
+            sentence = f"the name {missing.name} is used but nothing defines it{hint}"
+            outcome = "name-missing-in-script" if reached else "name-missing-in-script-maybe"
+            yield spot(
+                outcome, sentence, source, missing.node, kind="name", name=missing.name,
+                add=statement_for(missing.name) if meant else None,
+            )  # fmt: skip
+
+
+def statement_for(name: str) -> str:
+    """The import that gives this name what it nearly always means."""
+    full = ALIASES.get(name, "")
+    if full == name:
+        return f"import {name}"
+    start, _, last = full.rpartition(".")
+    if last == name:
+        return f"from {start} import {name}"
+    return f"import {full} as {name}"
+
+
+def shadowed(facts: ScriptFacts) -> Iterator[Finding]:
+    plan = facts.target.plan
+    if plan is not None and (plan.environment(facts.target.env).get("PYTHONSAFEPATH") or "-P" in plan.words[:3]):
+        return
+    for path in shadows(facts.source.path.parent, set(facts.imports)):
+        if "site-packages" in path.parts:
+            continue
+        sentence = f"{path.name} beside the script is found before the module {path.stem} that torch or the script imports; rename it"
+        evidence = Evidence(str(path), (), ("ls", str(path.parent)))
+        data = {"file": str(path), "name": path.stem, "folder": str(path.parent), "where": path.name, "line": 1}
+        yield Finding("script", "module-shadowed", sentence, data, (evidence,))
+
+
+def masked(facts: ScriptFacts) -> Iterator[Finding]:
+    """An error that is swallowed, after which another one is shown."""
+    for call in facts.calls("torch.distributed.destroy_process_group"):
+        for statement in _tries(call):
+            if not _in(call.node, statement.finalbody) or call.depends("initialized"):
+                continue
+            begins = [c for c in facts.calls(INIT) if _in(c.node, statement.body) or any(_in(s, statement.body) for s in c.stack)]
+            swallows = [h for h in statement.handlers if _swallows(h)]
+            if begins and swallows:
+                sentence = (
+                    "destroy_process_group runs in finally even where init_process_group failed, and the handler above swallows "
+                    "that error: what is shown is a later one"
+                )
+                handler = swallows[0]
+                yield at(call, "error-masked", sentence, handler=place(call.source, handler),
+                         init=place(begins[0].source, begins[0].node), try_span=place(call.source, statement))  # fmt: skip
+                return
+    for call in facts.calls(INIT):
+        for statement in call.tries:
+            handlers = [h for h in statement.handlers if _silent(h)]
+            if handlers and not call.looped and not call.stray:
+                sentence = "the error of init_process_group is swallowed here, so that a later and other one is shown"
+                yield spot("error-masked-maybe", sentence, call.source, handlers[0])
+                return
+
+
+def _tries(call: Call) -> list[ast.Try]:
+    tree = call.source.tree
+    return [n for n in ast.walk(tree) if isinstance(n, ast.Try)] if tree is not None else []
+
+
+def _in(node: ast.AST, body: list[ast.stmt]) -> bool:
+    line = getattr(node, "lineno", 0)
+    return bool(body) and body[0].lineno <= line <= (body[-1].end_lineno or 0)
+
+
+def _swallows(handler: ast.ExceptHandler) -> bool:
+    """Whether some way through the handler neither raises nor leaves."""
+    return not _leaves(handler.body)
+
+
+def _leaves(body: list[ast.stmt]) -> bool:
+    for statement in body:
+        if isinstance(statement, ast.Raise | ast.Return | ast.Continue | ast.Break):
+            return True
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and re.search(r"exit|abort|_exit", ast.unparse(statement.value.func)):
+            return True
+        if isinstance(statement, ast.If) and statement.orelse and _leaves(statement.body) and _leaves(statement.orelse):
+            return True
+    return False
+
+
+def _silent(handler: ast.ExceptHandler) -> bool:
+    return all(isinstance(s, ast.Pass) for s in handler.body)
+
+
+def local_rank(facts: ScriptFacts) -> Iterator[Finding]:
+    """--local_rank demanded or refused, against what the launcher passes."""
+    options = [o for o in facts.options if o.dest == "local_rank"]
+    parsed = facts.ending(".parse_args")
+    given = facts.target.plan.script_args if facts.target.plan else ()
+    if any(re.match(r"--local[-_]rank", word) for word in given):
+        return
+    for option in options:
+        if option.required and facts.launcher in ("torchrun", "torch.distributed.run", "accelerate", "python", "srun"):
+            sentence = f"{option.names[0]} is demanded, but {facts.launcher} does not pass it: LOCAL_RANK comes in the environment"
+            yield at(option.call, "local-rank-argument", sentence, **_option_data(facts, option.call, option.names))
+            return
+        if option.required and facts.target.plan is None:
+            sentence = f"{option.names[0]} is demanded; torchrun does not pass it"
+            yield at(option.call, "local-rank-argument-maybe", sentence, **_option_data(facts, option.call, option.names))
+            return
+    spelling = {"torch.distributed.launch": "--local-rank", "deepspeed": "--local_rank"}.get(facts.launcher or "")
+    if spelling is None or not parsed or facts.launcher == "deepspeed" and "no_local_rank" in str(facts.target.plan.words if facts.target.plan else ""):
+        return
+    if facts.target.plan is not None and facts.target.plan.option("use-env") is not None:
+        return
+    names = {n for o in options for n in o.names}
+    if spelling in names or not facts.calls("argparse.ArgumentParser", "ArgumentParser"):
+        return
+    if facts.launcher == "deepspeed" and any("transformers" in i for i in facts.imports):
+        return
+    call = options[0].call if options else parsed[0]
+    sentence = f"{facts.launcher} passes {spelling}=N, which this parser does not know and refuses"
+    yield at(call, "local-rank-argument", sentence, spelling=spelling, known=sorted(names), kind="refused")
+
+
+def _option_data(facts: ScriptFacts, call: Call, names: tuple[str, ...]) -> dict[str, object]:
+    node = next((k for k in getattr(call.node, "keywords", []) if k.arg == "required"), None)
+    return {
+        "kind": "required", "names": list(names),
+        "required_span": place(call.source, node) if node is not None else None,
+        "has_default": call.get("default") is not None,
+    }  # fmt: skip
+
+
+def framework(facts: ScriptFacts) -> Iterator[Finding]:
+    """A framework that needs its launcher, started with plain python."""
+    if facts.launcher != "python" or facts.starts_children or "RANK" in facts.environment:
+        return
+    if any(name.startswith(("SLURM_PROCID", "OMPI_", "PMI_")) for name in facts.environment):
+        return
+    if "deepspeed" in facts.imports and "torch.distributed.init_process_group" not in {c.name for c in facts.main.calls}:
+        for call in facts.calls("deepspeed.initialize", "deepspeed.init_distributed", stray=False):
+            sentence = "DeepSpeed makes its process group from the variables its launcher sets; plain python sets none: start it with deepspeed or torchrun"
+            yield at(call, "framework-not-distributed", sentence, framework="deepspeed")
+            return
+    makers = {"accelerate": "accelerate launch", "transformers": "torchrun"}
+    for name, launcher in makers.items():
+        if name not in facts.imports or any(c.name == INIT for c in facts.main.calls):
+            continue
+        for call in facts.main.streams[0]:
+            start, _, last = call.name.rpartition(".")
+            if start == "torch.distributed" and last in ("barrier", "all_reduce", "get_rank", "get_world_size", "broadcast", "all_gather") and not call.tests and not call.stray and not call.tries:
+                sentence = f"{last} needs a process group, which {name} only makes under its launcher; start it with {launcher}"
+                yield at(call, "framework-not-distributed", sentence, framework=name)
+                return
+
+
+CHECKS = (syntax, names, shadowed, masked, local_rank, framework)
+__all__ = ["CHECKS", "SETTERS", "statement_for"]
