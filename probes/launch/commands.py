@@ -69,6 +69,8 @@ class State:
     tasks: int | None = None
     tasks_nodes: int | None = None
     more: list[Option] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+    """Variables that were exported, but do not get through `ssh`, `sudo` or a container."""
 
     def take(self, count: int) -> list[Field]:
         taken, self.words = self.words[:count], self.words[count:]
@@ -88,6 +90,7 @@ class State:
 
     def forget(self) -> None:
         """The command starts with an environment of its own."""
+        self.lost |= {n: v.value.text for n, v in self.env.items() if isinstance(v.value, Traced)}
         self.env, self.user = {}, {}
 
 
@@ -296,6 +299,8 @@ class Reader:
                 scheduler=plan.scheduler or state.scheduler,
                 tasks=state.tasks if plan.tasks is None else plan.tasks,
                 options=(*plan.options, *state.more),
+                unexported={n: v for n, v in state.lost.items() if n not in plan.env}
+                | dict(plan.unexported),
             )
 
     def scheduler(self, state: State, kind: str) -> bool:
@@ -356,7 +361,7 @@ class Reader:
             unset=frozenset(state.unset | (foreign - set(known))),
             unclear=frozenset(unclear),
             assignments=tuple(v.assignment for v in state.env.values() if v.assignment),
-            unexported=hidden,
+            unexported={n: v for n, v in state.lost.items() if n not in known} | hidden,
             scheduler=state.scheduler,
             tasks=state.tasks,
             python=start.python,

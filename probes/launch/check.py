@@ -1,0 +1,100 @@
+"""Does the launch make sense in itself? Whatever can be told without asking the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ddp_assist.probes.launch import check_meeting, check_ranks, check_words
+from ddp_assist.probes.launch.judging import PROBE
+from ddp_assist.probes.model import Finding, Probe, Target, Weight
+
+OUTCOMES: Mapping[str, Weight] = {
+    "fine": "ok",
+    "no-launcher": "info",
+    "not-understood": "info",
+    "port-out-of-range": "bad",
+    "port-privileged": "info",
+    "port-ephemeral": "info",
+    "port-differs-per-rank": "bad",
+    "port-shared-by-jobs": "bad",
+    "master-addr-malformed": "bad",
+    "master-addr-is-loopback": "bad",
+    "master-addr-not-rank0": "bad",
+    "rdzv-endpoint-without-port": "bad",
+    "rdzv-id-differs": "bad",
+    "node-rank-duplicated": "bad",
+    "node-rank-out-of-range": "bad",
+    "nnodes-disagree": "bad",
+    "world-size-mismatch": "bad",
+    "rank-never-started": "bad",
+    "one-of-several": "info",
+    "slurm-plan-mismatch": "bad",
+    "gpu-count": "bad",
+    "nccl-not-in-build": "bad",
+    "env-left-exported": "bad",
+    "env-export-syntax": "bad",
+    "launcher-flag-ignored": "bad",
+    "launcher-deprecated": "info",
+    "option-unknown": "info",
+    "hostfile-invalid": "bad",
+    "init-method-malformed": "bad",
+    "container-shm-default": "info",
+}
+CHECKS = (
+    check_meeting.port,
+    check_meeting.address,
+    check_meeting.loopback,
+    check_meeting.endpoint,
+    check_meeting.init_method,
+    check_meeting.rdzv_id,
+    check_meeting.together,
+    check_ranks.node_ranks,
+    check_ranks.single_ranks,
+    check_ranks.slurm,
+    check_ranks.gpus,
+    check_ranks.tensorflow,
+    check_words.left_over,
+    check_words.exports,
+    check_words.ignored,
+    check_words.unknown_options,
+    check_words.hostfile,
+    check_words.container,
+)
+
+
+def look(target: Target) -> Iterator[Finding]:
+    found = [finding for check in CHECKS for finding in check(target)]
+    yield from _once(found)
+    strange = [word for plan in target.plans for word in plan.not_understood]
+    if not target.plans:
+        sentence = "no command in the launch is one that starts ranks, as far as it can be read"
+        yield Finding(PROBE, "no-launcher", sentence)
+    elif strange:
+        sentence = f"{', '.join(strange[:4])}: not understood, and left as it is"
+        yield Finding(PROBE, "not-understood", sentence, {"words": strange[:32]})
+    if target.plans and not any(OUTCOMES[f.outcome] == "bad" for f in found):
+        yield Finding(
+            PROBE, "fine", "the launch makes sense in itself", {"plans": len(target.plans)}
+        )
+
+
+def _once(found: list[Finding]) -> Iterator[Finding]:
+    """Several commands of one launch often share one mistake: it is told once."""
+    told = set()
+    for finding in found:
+        if (finding.outcome, finding.sentence) not in told:
+            told.add((finding.outcome, finding.sentence))
+            yield finding
+
+
+PROBES: tuple[Probe, ...] = (
+    Probe(
+        PROBE,
+        "Does the launch command make sense in itself?",
+        OUTCOMES,
+        look,
+        applies=lambda target: target.launch is not None or target.plan is not None,
+        deadline=3.0,
+        after=("torch", "gpu", "script"),
+    ),
+)
