@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddp_assist.probes.text import clean
 from ddp_assist.probes.trial.shelter import Shelter, sweep
 
 CHILDREN = Path(__file__).parent / "children"
@@ -72,9 +73,9 @@ class Guard:
         namespace: bool = False,
     ) -> None:
         """`command` says, for a shelter, what the interpreter runs below the guard."""
-        sweep()
         self.id = secrets.token_hex(8)
         try:
+            sweep()
             self.shelter = Shelter()
         except OSError as problem:
             raise NotStarted(f"no private directory for the trial: {problem}") from problem
@@ -110,6 +111,10 @@ class Guard:
         self.pending[fd] = b""
         self.selector.register(fd, selectors.EVENT_READ)
 
+    def forget(self, fd: int) -> None:
+        self.selector.unregister(fd)
+        del self.pending[fd]
+
     def send(self, limit: float, **request: Any) -> None:
         """A line for the worker, and `limit`: the seconds that the guard then has to live."""
         line = json.dumps({"limit": limit, **request}).encode() + b"\n"
@@ -141,6 +146,13 @@ class Guard:
         if not chunk or len(self.pending[fd]) > LONGEST_LINE + 65536:
             self.over = True  # the guard has ended, or what is there is no program of ours
 
+    def killed(self) -> bool:
+        """Whether somebody killed the guard; it never ends by a signal of its own accord."""
+        if self.over:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(0.2) < 0
+        return False
+
     def end(self, patience: float = 1.0) -> str:
         """Close the lifeline, see the guard end (it sweeps first), and give back the log."""
         with contextlib.suppress(BrokenPipeError):
@@ -161,17 +173,18 @@ class Guard:
         """The end of what torch and the ranks printed."""
         size = os.fstat(self.log.fileno()).st_size
         text = os.pread(self.log.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
-        return text.decode("utf-8", "replace")
+        return clean(text)
 
 
 def _event(line: bytes) -> Event:
+    """Foreign words enter here, and pass the gate."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
         event = None
     if isinstance(event, dict) and isinstance(event.get("event"), str):
-        return event
-    return {"event": "noise", "text": line[:200].decode("utf-8", "replace")}
+        return {name: clean(it) if isinstance(it, str) else it for name, it in event.items()}
+    return {"event": "noise", "text": clean(line[:200])}
 
 
 def _why_not(python: str, cwd: str | None, problem: OSError) -> str:

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ddp_assist.probes.trial.full import run_under_torchrun
 from ddp_assist.probes.trial.guarded import Event, Guard, NotStarted
+from ddp_assist.probes.trial.nccl import experiment, worth_experiments
 from ddp_assist.probes.trial.spec import Stage, TrialResult, TrialSpec
 from ddp_assist.probes.trial.verdict import Course, OnStage
 
@@ -29,10 +31,23 @@ def run_trial(
     cancel: threading.Event | None = None,
 ) -> TrialResult:
     """Try it, and leave nothing behind. Never raises for what the machine may contain."""
+    result = attempt(spec, on_stage, cancel)
+    if worth_experiments(spec, result) and not (cancel is not None and cancel.is_set()):
+        return experiment(spec, result, lambda other: attempt(other, None, cancel))
+    return result
+
+
+def attempt(
+    spec: TrialSpec, on_stage: OnStage | None, cancel: threading.Event | None
+) -> TrialResult:
+    """One trial in a guard of its own."""
     course = Course(spec, on_stage)
     until = course.began + spec.deadline
     try:
         python = interpreter(spec.python)
+        if spec.torchrun:
+            log = run_under_torchrun(spec, python, full_env(spec), course, until, cancel)
+            return finish(course, spec, log, cancel)
         guard = Guard(python, full_env(spec), spec.cwd, spec.deadline + SPARE)
     except NotStarted as problem:
         course.fail("python", str(problem), "not-started")
@@ -109,7 +124,11 @@ def follow(
         if kept is not None and event.get("stage") in ("python", "torch-import"):
             kept.append(event)
         course.hear(event)
-    if not course.stages and not (cancel is not None and cancel.is_set()):
+    if cancel is not None and cancel.is_set():
+        return False
+    if guard.killed():
+        course.note("the guard of this trial was killed, and the trial with it")
+    elif not course.stages:
         course.fail("python", "the interpreter does not run our program: is it Python 3.8 or "
                     "newer?", "not-python")  # fmt: skip
     return False

@@ -12,8 +12,10 @@ from ddp_assist.probes.trial.errors import CONSEQUENCES, explain
 from ddp_assist.probes.trial.spec import STAGES, Stage, TrialResult, TrialSpec
 
 OnStage = Callable[[Stage], None]
-ONCE = STAGES[:5]
-"""Stages that are asked once for all ranks."""
+ONCE = ("python", "torch-import", "backend", "name", "listen")
+"""Stages that are asked once for all ranks; with NCCL each rank has a word about the backend."""
+UNDER_TORCHRUN = ("python", "rendezvous", "torch-import", "group", "all-reduce", "clean-up")
+"""There the agents meet first, and every rank is a fresh process."""
 
 
 class Course:
@@ -24,6 +26,7 @@ class Course:
         self.on_stage = on_stage
         self.began = time.monotonic()
         self.ranks = spec.ranks or tuple(range(spec.nproc))
+        self.once = ("python", "rendezvous") if spec.torchrun else ONCE
         self.stages: dict[tuple[str, int | None], Stage] = {}
         self.since: dict[tuple[str, int | None], float] = {}
         self.notes: list[str] = []
@@ -51,6 +54,9 @@ class Course:
             self._hear_stage(event["stage"], rank, event)
         elif what == "exit" and rank is not None and event.get("code") != 0:
             self.ended(rank, _ending(event.get("code")))
+        elif what == "refused":
+            _, sentence = explain("python", event, self.spec.addr, self.port)
+            self.fail("python", sentence, "not-started")
         elif what == "note":
             self.note(str(event.get("note"))[:500])
 
@@ -90,8 +96,10 @@ class Course:
         self.fail(stage, f"the process of rank {rank} {how}", "ended", rank)
 
     def _next(self, rank: int) -> str:
-        passed = [STAGES.index(s) for (s, r), it in self.stages.items() if r == rank]
-        return STAGES[min(max(passed, default=len(ONCE) - 1) + 1, len(STAGES) - 1)]
+        """The stage after those that this rank has told of."""
+        told = {stage for stage, who in self.stages if who == rank}
+        own = [stage for stage in self.wanted() if stage not in self.once]
+        return next((stage for stage in own if stage not in told), own[-1])
 
     def close(self, why: str) -> None:
         """No more will be heard: what has begun and not ended did not end in time."""
@@ -101,11 +109,10 @@ class Course:
 
     def wanted(self) -> list[str]:
         """The stages of this trial, in their order."""
-        store_only = ("group", "all-reduce") if self.spec.backend == "store" else ()
-        skipped = set(store_only)
         if self.spec.torchrun:
-            skipped |= {"backend", "name", "listen", "connect", "rendezvous"}
-        elif self.spec.init == "file" or 0 not in self.ranks:
+            return list(UNDER_TORCHRUN)
+        skipped = {"group", "all-reduce"} if self.spec.backend == "store" else set()
+        if self.spec.init == "file" or 0 not in self.ranks:
             skipped.add("listen")
         return [stage for stage in STAGES if stage not in skipped]
 
@@ -138,46 +145,47 @@ class Course:
         return replace(result, sentence=_sentence(result, reason))
 
     def _judge(self) -> tuple[str, tuple[int, ...], str, str]:
-        """The first stage that not all passed, who did not, and the error that explains it."""
-        for stage in self.wanted():
-            seen = self.of(stage)
-            for_all = seen.get(None)
-            if for_all is not None and for_all.state == "failed":
-                return stage, (), for_all.kind, str(for_all.error)
-            if stage in ONCE and not any(s.state == "failed" for s in seen.values()):
-                if for_all is None:
-                    each = self.ranks if self.spec.torchrun and stage == "torch-import" else ()
-                    if each and all(rank in seen for rank in each):
-                        continue
-                    return stage, (), "left", "it was not reached"
-                continue
-            lacking = [r for r in self.ranks if r not in seen or seen[r].state != "passed"]
-            if lacking:
-                return (stage, *self._blame(stage, seen, lacking))
+        """The stage that failed, who did not pass it, and the error that explains it.
+
+        A rank with a trouble of its own is believed before those who only noticed it, who may be
+        further behind; else it is the first stage that not all passed."""
+        for own_only in (True, False):
+            for stage in self.wanted():
+                seen = self.of(stage)
+                failed = [s for s in seen.values() if s.state == "failed"]
+                own = [s for s in failed if s.kind not in CONSEQUENCES]
+                if own:
+                    return (stage, self._lost(own), own[0].kind, str(own[0].error))
+                if not own_only and (lacking := self._lacking(stage, seen)):
+                    kind, why = (failed[0].kind, str(failed[0].error)) if failed else ("left", "")
+                    why = why or "it was not reached"
+                    return stage, self._missing(stage, seen, failed, lacking), kind, why
         return "joined", (), "", ""
 
-    def _blame(
-        self, stage: str, seen: dict[int | None, Stage], lacking: list[int]
-    ) -> tuple[tuple[int, ...], str, str]:
-        """Who is missing: ranks that never came, else ranks with a trouble of their own."""
-        elsewhere = [r for r in range(self.spec.nproc) if r not in self.ranks]
-        failed = [seen[r] for r in lacking if r in seen and seen[r].state == "failed"]
-        own = [s for s in failed if s.kind not in CONSEQUENCES]
-        never = [r for r in lacking if r not in seen]
-        absent = _absent(failed)
-        told = own or failed
-        kind, reason = (told[0].kind, str(told[0].error)) if told else ("left", "")
-        if own:
-            alone = len(own) < self.spec.nproc  # when all fail alike, no rank is the one missing
-            ranks = sorted(s.rank for s in own if s.rank is not None)
-            return tuple(ranks) if alone or self.spec.nproc == 1 else (), kind, reason
-        if absent:
-            return absent, "absent", reason
-        if never:
-            return tuple(never), kind, reason
-        if elsewhere and stage in ("rendezvous", "group", "all-reduce", "clean-up"):
-            return tuple(elsewhere), kind, reason
-        return tuple(lacking), kind, reason
+    def _lacking(self, stage: str, seen: dict[int | None, Stage]) -> list[int | None]:
+        """Who did not pass: ranks, or None for all at once."""
+        asked: list[int | None] = [None] if stage in self.once else list(self.ranks)
+        return [who for who in asked if who not in seen or seen[who].state != "passed"]
+
+    def _lost(self, own: list[Stage]) -> tuple[int, ...]:
+        """Ranks with a trouble of their own; when all fail alike, no rank is the missing one."""
+        ranks = sorted(s.rank for s in own if s.rank is not None)
+        return tuple(ranks) if len(ranks) < max(self.spec.nproc, 2) else ()
+
+    def _missing(
+        self, stage: str, seen: dict[int | None, Stage], failed: list[Stage],
+        lacking: list[int | None],
+    ) -> tuple[int, ...]:  # fmt: skip
+        """Ranks that never came to this stage, rather than those that waited there for them."""
+        ranks = [who for who in lacking if who is not None]
+        elsewhere = tuple(r for r in range(self.spec.nproc) if r not in self.ranks)
+        together = ("rendezvous", "group", "all-reduce", "clean-up")
+        return (
+            _absent(failed)
+            or tuple(r for r in ranks if r not in seen)
+            or (elsewhere if stage in together else ())
+            or tuple(ranks)
+        )
 
 
 def _absent(failed: Iterable[Stage]) -> tuple[int, ...]:

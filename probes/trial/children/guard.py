@@ -195,6 +195,7 @@ def main(argv: list[str]) -> None:
     code = None
     if status is not None:
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    os.set_blocking(1, False)  # an asker that is frozen reads nothing, and must not hold us
     say(event="ended", by=ended, code=code, killed=killed)
 
 

@@ -141,10 +141,10 @@ def take_gpu(torch: Any, rank: int, index: int) -> dict[str, Any]:
     return {"gpu": torch.cuda.get_device_name(index), "free_mib": free // MIB}
 
 
-def what_answers(addr: str, port: int) -> Refused:
-    """After a store could not be reached: what a plain connection gets there."""
+def what_answers(addr: str, port: int, patience: float) -> Refused | None:
+    """What a plain connection gets there: None is a store of torch 2.2 or newer."""
     try:
-        link = socket.create_connection((addr, port), timeout=1.0)
+        link = socket.create_connection((addr, port), timeout=patience)
     except socket.gaierror as problem:
         return Refused("name-unknown", str(problem))
     except (ConnectionRefusedError, ConnectionResetError):
@@ -160,7 +160,7 @@ def what_answers(addr: str, port: int) -> Refused:
         except OSError:
             answer = b""
     if len(answer) == 8 and 0 <= struct.unpack("<q", answer)[0] < 1 << 20:
-        return Refused("other-store", "a store answers there, but not the way this torch expects")
+        return None
     if answer.startswith(b"HTTP/") or speaks_http(addr, port):
         return Refused("http", f"a web server (HTTP) answers on port {port}, no store")
     return Refused("not-a-store", f"port {port} accepts connections, but no store of torch 2.2 or "
@@ -176,7 +176,12 @@ def speaks_http(addr: str, port: int) -> bool:
         return False
 
 
-def connect(dist: Any, plan: Plan, listener: int | None) -> Any:
+def torch_version(torch: Any) -> tuple[int, ...]:
+    """2.13.0+cpu is (2, 13)."""
+    return tuple(int(part) for part in str(torch.__version__).split(".")[:2])
+
+
+def connect(dist: Any, version: Any, plan: Plan, listener: int | None) -> Any:
     """The store, through our own listening socket where this rank is the one that hosts it."""
     if plan["init"] == "file":
         return dist.FileStore(plan["file"], plan["world"])
@@ -192,10 +197,17 @@ def connect(dist: Any, plan: Plan, listener: int | None) -> Any:
                               "trial is possible on 127.0.0.1 alone") from None
             os.close(listener)
             return dist.TCPStore(plan["addr"], plan["port"], plan["world"], True, **more)
+    if 0 not in plan["ranks"] and version >= (2, 2):
+        # torch waits without end for a web server or a silent program to speak its language.
+        patience = remaining(plan, 3.0).total_seconds() / 3
+        seen = what_answers(plan["addr"], plan["port"], patience)
+        if seen is not None and seen.kind in ("http", "not-a-store"):
+            raise seen
     try:
         return dist.TCPStore(plan["addr"], plan["port"], plan["world"], False, **more)
     except (RuntimeError, ValueError) as problem:
-        seen = what_answers(plan["addr"], plan["port"])
+        seen = what_answers(plan["addr"], plan["port"], 1.0) or Refused(
+            "other-store", "a store answers there, but not the way this torch expects")
         raise Refused(seen.kind, f"{seen} (torch: {str(problem)[:300]})") from None
 
 
@@ -213,7 +225,7 @@ def meet(store: Any, plan: Plan, rank: int) -> None:
     except RuntimeError as problem:
         absent = [r for r in range(plan["world"]) if not present(store, wanted[r])]
         raise Refused("absent", f"ranks {absent} did not come "
-                      f"(torch: {str(problem)[:200]})") from None
+                      f"(torch: {str(problem).partition(', keys:')[0][:200]})") from None
     for other, key in enumerate(wanted):
         if store.get(key).decode("utf-8", "replace") != proof(plan, other):
             raise Refused("stranger", f"somebody else wrote rank {other}'s key into the store")
@@ -253,7 +265,7 @@ def play(plan: Plan, rank: int, listener: int | None, teller: Teller) -> None:
             facts.update(take_gpu(torch, rank, index))
         device = f"cuda:{index}"
     with teller.stage("connect"):
-        raw = connect(dist, plan, listener)
+        raw = connect(dist, torch_version(torch), plan, listener)
         store = dist.PrefixStore(plan["key"], raw)
     with teller.stage("rendezvous"):
         meet(store, plan, rank)
@@ -264,16 +276,19 @@ def play(plan: Plan, rank: int, listener: int | None, teller: Teller) -> None:
         with teller.stage("all-reduce"):
             reduce_once(torch, dist, plan["world"], rank, device)
     with teller.stage("clean-up"):
-        if plan["backend"] == "nccl":  # gloo leaves sockets only, and 20 ms late; NCCL shares memory
-            dist.destroy_process_group()
         leave_together(store, plan, rank, listener is not None)
+        if plan["backend"] == "nccl":  # it shares memory; gloo's sockets end with the process
+            dist.destroy_process_group()
 
 
 def leave_together(store: Any, plan: Plan, rank: int, host: bool) -> None:
-    """The host of the store leaves last; who leaves early would look like a failure to others."""
+    """Who leaves early would look like a failure to the others; the store's host leaves last."""
+    everyone = range(plan["world"])
     store.set(f"done/{rank}", "")
+    store.wait([f"done/{r}" for r in everyone], remaining(plan))
+    store.set(f"gone/{rank}", "")
     if host:
-        store.wait([f"done/{r}" for r in range(plan["world"])], remaining(plan))
+        store.wait([f"gone/{r}" for r in everyone], remaining(plan))
 
 
 def arm(plan: Plan) -> None:
