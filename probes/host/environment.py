@@ -98,7 +98,7 @@ def _set_by(names: Sequence[str], now: Setting, processes: Processes) -> Finding
     lines = tuple(f"{name}={value}" for name, value in shown.items())
     see = (Evidence("environment", lines, ("printenv", *list(shown)[:12])),)
     data = {"variables": shown, "set_in": by, "launcher_above": now.above}
-    return Finding("env", "set", f"{several(shown)} are set; {who}", data, see)
+    return Finding("env", "set", f"set: {several(shown)}; {who}", data, see)
 
 
 def _left_over(target: Target, now: Setting) -> Iterator[Finding]:

@@ -43,6 +43,9 @@ def _look_limits(target: Target) -> Iterator[Finding]:
         yield unknown("limits", f"the limits of {whose} can't be read", *see)
         return
     files = limits.get("Max open files", UNLIMITED)
+    if (own := _lowered(target)) is not None and own < files:
+        files, whose = own, "the launch"
+        see = (Evidence("the launch", (f"ulimit -n {own}",)),)
     fine = True
     if files < FEW_FILES:
         fine = False
@@ -61,6 +64,13 @@ def _look_limits(target: Target) -> Iterator[Finding]:
     if fine:
         data = {"nofile": files, "memlock": locked}
         yield Finding("limits", "fine", f"{whose} may open {files} files", data, see)
+
+
+def _lowered(target: Target) -> int | None:
+    """What the launch itself sets as its limit of open files."""
+    text = target.launch.text if target.launch else ""
+    found = re.findall(r"^[^#\n]*\bulimit\s+-[SH]*n\s+(\d{1,9})\b", text, re.M)
+    return int(found[-1]) if found else None
 
 
 def _processes_left(limits: Mapping[str, int]) -> tuple[int, str] | None:

@@ -293,7 +293,7 @@ ENDPOINT = Probe(
     applies=lambda target: bool(target.endpoints),
     deadline=12.0,
     needs=frozenset({"network"}),
-    after=("name",),
+    after=("env", "name"),
 )
 FIREWALL = Probe(
     "firewall",
@@ -302,7 +302,7 @@ FIREWALL = Probe(
     _look_firewall,
     applies=lambda target: bool(target.endpoints),
     deadline=6.0,
-    after=("name", "endpoint"),
+    after=("env", "name", "endpoint"),
 )
 DATA_PORTS = Probe(
     "data-ports",
@@ -312,6 +312,6 @@ DATA_PORTS = Probe(
     applies=lambda target: bool(target.endpoints),
     deadline=10.0,
     needs=frozenset({"network"}),
-    after=("name", "endpoint"),
+    after=("env", "name", "endpoint"),
 )
 PROBES: tuple[Probe, ...] = (ENDPOINT, FIREWALL, DATA_PORTS)

@@ -214,7 +214,7 @@ INTERFACE = Probe(
         "two-in-one-subnet": "info",
     },
     _look,
-    after=("name",),
+    after=("env", "name"),
 )
 MTU = Probe(
     "mtu",
@@ -222,6 +222,6 @@ MTU = Probe(
     {"fine": "ok", "jumbo": "info", "small": "info"},
     _look_mtu,
     applies=lambda target: bool(target.found("name.not-ours")),
-    after=("name",),
+    after=("env", "name"),
 )
 PROBES: tuple[Probe, ...] = (INTERFACE, MTU)

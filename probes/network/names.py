@@ -208,6 +208,7 @@ NAME = Probe(
     _look_name,
     applies=lambda target: any(e.host for e in target.endpoints),
     deadline=DEADLINE + 1,
+    after=("env",),
 )
 OWN_NAME = Probe(
     "own-name",
@@ -223,7 +224,7 @@ OWN_NAME = Probe(
     },
     _look_own_name,
     deadline=DEADLINE + 1,
-    after=("name",),
+    after=("env", "name"),
 )
 REVERSE = Probe(
     "reverse-dns",
@@ -231,6 +232,6 @@ REVERSE = Probe(
     {"fast": "ok", "slow": "bad", "nothing-to-ask": "info"},
     _look_reverse,
     deadline=DEADLINE + 1,
-    after=("name",),
+    after=("env", "name"),
 )
 PROBES: tuple[Probe, ...] = (NAME, OWN_NAME, REVERSE)
