@@ -8,7 +8,7 @@ from typing import Any
 
 from ddp_assist.probes.logs.ranks import Line, taken_apart
 from ddp_assist.probes.logs.reading import Log, read
-from ddp_assist.probes.logs.scan import WIDEST, Hit
+from ddp_assist.probes.logs.scan import ENOUGH, WIDEST, Hit
 from ddp_assist.probes.logs.signatures import signatures
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, Weight, unknown
 from ddp_assist.probes.text import clean
@@ -59,6 +59,8 @@ def _recognised(logs: list[Log]) -> Iterator[Finding]:
                         if one[1].signature.id == id and one[2].rank is not None})  # fmt: skip
         data: dict[str, Any] = {name: clean(value)[:_SHOWN] for name, value in hit.groups.items()}
         data |= {"line": hit.line, "order": order, "count": count, "file": clean(log.name)}
+        if any(each.counts.get(id, 0) >= ENOUGH for each in logs):
+            data["at_least"] = True
         if ranks and "rank" not in data:
             data["rank"] = line.rank if line.rank is not None else ranks[0]
         if len(ranks) > 1:

@@ -118,8 +118,8 @@ def _of_json(log: Log) -> Iterator[Finding]:
             and isinstance(each.get("collective_counts"), dict)
         }  # fmt: skip
         missing = communicator.get("missing_ranks")
-        gone = [each.get("rank") for each in missing or () if isinstance(each, dict)]
-        gone = sorted(rank for rank in gone if type(rank) is int)
+        named = [each.get("rank") for each in missing or () if isinstance(each, dict)]
+        gone = sorted(rank for rank in named if type(rank) is int)
         if gone:
             found = True
             yield _finding(log, "rank-missing", {"rank": gone[0], "ranks": gone[:64]})

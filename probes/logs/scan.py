@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -12,6 +13,10 @@ from ddp_assist.probes.logs.engine import PatternSet, compiled
 from ddp_assist.probes.logs.excerpt import TELLING, Excerpt
 from ddp_assist.probes.logs.signatures import Signature, signatures
 
+ENOUGH = 1_000
+"""So many hits of one signature in one log are counted; more say nothing new."""
+_TOO_COMMON = 5_000
+_LONGEST_WORD = 80
 WIDEST = 16_384
 """Of a longer line only this much around the match is looked at and shown."""
 _LONGEST_CARRY = 1 << 20
@@ -45,46 +50,58 @@ class Scanner:
         self._patterns = PatternSet([each.pattern for each in self._single])
         self._wide = PatternSet(["(?:" + each.pattern + ")" for each in self._spanning])
         self._reach = max((each.span for each in self._spanning), default=0)
-        anchors = {anchor for each in self._known for anchor in each.anchors} | set(also)
-        # An empty alternation would match everywhere.
-        self._first_look = compiled("|".join(sorted(anchors)) or r"\A\z\b", captures=False)
+        self._also = tuple(also)
+        self._first_look = _any_of(*self._known, also=self._also)
+        self._wide_look = _any_of(*self._spanning)
 
     def scan_bytes(self, data: bytes) -> Iterator[Hit]:
         return self.scan((data,))
 
     def scan(self, blocks: Iterable[bytes], excerpt: Excerpt | None = None) -> Iterator[Hit]:
-        """Hits in the order of the lines. Blocks may be cut anywhere."""
+        """Hits in the order of the lines. Blocks may be cut anywhere.
+
+        Of a signature that matches all the time the first ENOUGH hits are given.
+        """
+        attention = _Attention(self._known, self._also, self._first_look)
         window = _Window()
         for block in blocks:
             window.add(block)
             if window.make_ready(self._reach):
-                yield from self._look(window, excerpt)
+                yield from self._look(window, attention, excerpt)
         window.make_ready(0, last=True)
-        yield from self._look(window, excerpt)
+        yield from self._look(window, attention, excerpt)
 
-    def _look(self, window: _Window, excerpt: Excerpt | None) -> Iterator[Hit]:
+    def _look(
+        self, window: _Window, attention: _Attention, excerpt: Excerpt | None
+    ) -> Iterator[Hit]:
         data, at, end = window.data, window.start, window.end
         counted, line = window.start, window.line
         if excerpt:
             excerpt.block(data, at, end, line)
         while at < end:
-            found = self._first_look.search(data, at, end)
+            found = attention.pattern.search(data, at, end)
             if found is None:
                 break
             begin, stop = _segment(data, found.start(), found.end())
             line += data.count(b"\n", counted, begin)
             counted = begin
-            text = data[begin:stop]
             if excerpt:
                 excerpt.near(data, begin, line)
-            for index in self._patterns.among(text):
-                match = self._patterns[index].search(text)
-                if match:
-                    yield Hit(self._single[index], line, text, _groups(match))
-            if self._spanning:
-                yield from self._look_wide(window, begin, stop, line)
+            for hit in self._at(window, begin, stop, line):
+                if attention.wants(hit.signature):
+                    yield hit
+            attention.saw(found.group())
             at = max(stop, found.end(), at + 1)
         window.done(line + data.count(b"\n", counted, end))
+
+    def _at(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
+        text = window.data[begin:stop]
+        for index in self._patterns.among(text):
+            match = self._patterns[index].search(text)
+            if match:
+                yield Hit(self._single[index], line, text, _groups(match))
+        if self._spanning and self._wide_look.search(text):
+            yield from self._look_wide(window, begin, stop, line)
 
     def _look_wide(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
         lines, before = _same_label(window.data, begin, stop, self._reach)
@@ -99,6 +116,50 @@ class Scanner:
             if window.wide_seen.get(each.id, 0) < first:
                 window.wide_seen[each.id] = first + text.count(b"\n", match.start(), match.end())
                 yield Hit(each, first, text[match.start() : match.end()][:WIDEST], _groups(match))
+
+
+def _any_of(*known: Signature, also: Sequence[str] = (), strict: Container[bytes] = ()) -> Any:
+    """Matches wherever one of the signatures may; of `strict` words the whole pattern must."""
+    anchors = set(also)
+    for each in known:
+        for anchor in each.anchors:
+            loose = anchor.replace("\\", "").encode() not in strict
+            anchors.add(anchor if loose or each.span else f"(?m:{each.pattern})")
+    # An empty alternation would match everywhere.
+    return compiled("|".join(sorted(anchors)) or r"\A\z\b", captures=False)
+
+
+class _Attention:
+    """What is still looked for in one log: what comes all the time is told, and let go."""
+
+    def __init__(self, known: Sequence[Signature], also: Sequence[str], pattern: Any) -> None:
+        self.pattern = pattern
+        self._known = known
+        self._also = also
+        self._hits: Counter[str] = Counter()
+        self._words: Counter[bytes] = Counter()
+
+    def wants(self, signature: Signature) -> bool:
+        self._hits[signature.id] += 1
+        if self._hits[signature.id] == ENOUGH:
+            self._narrow()
+        return self._hits[signature.id] <= ENOUGH
+
+    def saw(self, word: bytes) -> None:
+        """A word that draws the eye all the time must stand in a whole pattern from now on."""
+        if len(word) > _LONGEST_WORD:
+            return
+        self._words[word] += 1
+        if self._words[word] == _TOO_COMMON:
+            self._narrow()
+
+    def _narrow(self) -> None:
+        common = {word for word, n in self._words.items() if n >= _TOO_COMMON}
+        self.pattern = _any_of(
+            *(each for each in self._known if self._hits[each.id] < ENOUGH),
+            also=[each for each in self._also if each.replace("\\", "").encode() not in common],
+            strict=common,
+        )
 
 
 class _Window:

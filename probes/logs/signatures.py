@@ -44,7 +44,7 @@ class Signature:
         """Patterns for a fast first look; one of them matches inside every match."""
         words = required(self.pattern)
         if words is None:
-            return (self.pattern,)
+            return (f"(?m:{self.pattern})",)
         form = "(?i:{})" if ignores_case(self.pattern) else "{}"
         return tuple(form.format(re.escape(word)) for word in sorted(words))
 

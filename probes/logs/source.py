@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ddp_assist.probes.logs import error_file, plain_json
+
 Kind = Literal["log", "pickle"]
 
 BLOCK = 1 << 20
@@ -77,6 +79,11 @@ class Source:
             raise NotALog("it is empty")
         if what := _other_than_text(first):
             raise NotALog(f"it is {what}, not a log")
+        if error_file.begins(first):
+            text, trouble = error_file.as_log(_joined(first, blocks))
+            self.notes += [trouble] if trouble else []
+            yield text
+            return
         encoding = _encoding(first)
         if encoding == "utf-8":
             yield first
@@ -85,6 +92,15 @@ class Source:
         decoder = codecs.getincrementaldecoder(encoding)("backslashreplace")
         for block in _chain(first, blocks):
             yield decoder.decode(block).encode("utf-8", "backslashreplace")
+
+
+def _joined(first: bytes, rest: Iterable[bytes]) -> bytes:
+    data = bytearray(first)
+    for block in rest:
+        data += block
+        if len(data) > plain_json.MOST_BYTES:
+            break
+    return bytes(data)
 
 
 def pasted(name: str, data: bytes) -> Source:
