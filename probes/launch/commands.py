@@ -294,6 +294,7 @@ class Reader:
             plan = self.plans[at]
             self.plans[at] = replace(
                 plan,
+                launcher=_started_by(plan.launcher, state.scheduler),
                 prefix=(*state.prefix, *plan.prefix),
                 host=plan.host or state.host,
                 scheduler=plan.scheduler or state.scheduler,
@@ -349,12 +350,9 @@ class Reader:
             for n, v in scope.variables.items()
             if not v.exported and n not in known and isinstance(v.value, Traced)
         }
-        launcher = start.launcher
-        if launcher == "python" and state.scheduler:
-            launcher = state.scheduler
         foreign = set(command.scope.user) if not state.user else set()
         return LaunchPlan(
-            launcher=launcher,
+            launcher=_started_by(start.launcher, state.scheduler),
             words=tuple(w.text for w in state.words),
             prefix=tuple(state.prefix),
             env=known,
@@ -375,3 +373,8 @@ class Reader:
             launcher_span=start.span,
             **fields,
         )
+
+
+def _started_by(launcher: str, scheduler: str | None) -> str:
+    """Plain python under srun or mpirun gets its rank from them."""
+    return scheduler if launcher == "python" and scheduler else launcher

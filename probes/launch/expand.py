@@ -19,6 +19,11 @@ PARAMETER = re.compile(r"([A-Za-z_]\w*|\d+|[@*])(?:\[([@*]|-?\d+)\])?(:?[-=+?]|%
 PLAIN, QUOTED = re.compile(r"[^\\'\"`$~]+"), re.compile(r"[^\\`$]+")
 BRACES = re.compile(r"\{(-?\d+)\.\.(-?\d+)\}")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "a": "\a", "e": "\x1b"}
+OUTSIDE = re.compile(
+    r"(RANDOM|SRANDOM|HOSTNAME|UID|EUID|PPID|SECONDS|EPOCH\w+|LINENO|PWD|OLDPWD|USER|JOB_ID)\Z"
+    r"|(SLURM|OMPI|PMI|PMIX|PBS|LSB|COBALT|KUBERNETES|POD|SM|AWS|BATCH)_"
+)
+"""Variables that the shell or a scheduler sets where the script runs: unset here is not empty."""
 MOST = 1024
 
 Value = Traced | tuple[Traced, ...] | None
@@ -59,7 +64,7 @@ class Scope:
                 value = Traced.computed(value.text, at)
             return value, True
         if name in self.unset or name not in self.user:
-            return NOTHING, False
+            return (None, True) if OUTSIDE.match(name) else (NOTHING, False)
         return Traced.computed(self.user[name], at), True
 
 

@@ -56,10 +56,10 @@ ACCELERATE = table(
     " fsdp-backward-prefetch fsdp-state-dict-type fsdp-use-orig-params fsdp-sync-module-states"
     " fsdp-cpu-ram-efficient-loading fsdp-forward-prefetch fsdp-activation-checkpointing"
     " fsdp-reshard-after-forward megatron-lm-tp-degree megatron-lm-pp-degree tpu-cluster"
-    " main-training-function downcast-bf16 env mpirun-hostfile mpirun-ccl same-network"
+    " main-training-function downcast-bf16 env mpirun-hostfile mpirun-ccl"
     " enable-cpu-affinity zero3-init-flag zero3-save-16bit-model offload-optimizer-nvme-path"
     " offload-param-nvme-path fp8-backend",
-    "multi-gpu cpu mps tpu use-deepspeed use-fsdp use-megatron-lm use-xpu ipex module no-python"
+    "multi-gpu cpu mps tpu use-deepspeed use-fsdp use-megatron-lm use-xpu ipex same-network module no-python"
     " debug quiet dynamo-use-fullgraph dynamo-use-dynamic use-parallelism-config help",
     m="module", q="quiet", h="help",
 )  # fmt: skip
