@@ -8,6 +8,9 @@ from ddp_assist.probes.model import Probe
 
 MODULES = (
     "logs.log",
+    "logs.story",
+    "logs.flight_recorder",
+    "logs.ras",
     "script.check",
     "launch.check",
     "network.ports",
