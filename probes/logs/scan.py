@@ -82,7 +82,9 @@ class Scanner:
             found = attention.pattern.search(data, at, end)
             if found is None:
                 break
-            begin, stop = _segment(data, found.start(), found.end())
+            # A whole pattern may reach over lines; the rest of them is met again below.
+            newline = data.find(b"\n", found.start(), found.end())
+            begin, stop = _segment(data, found.start(), newline if newline >= 0 else found.end())
             line += data.count(b"\n", counted, begin)
             counted = begin
             if excerpt:
@@ -91,7 +93,7 @@ class Scanner:
                 if attention.wants(hit.signature):
                     yield hit
             attention.saw(found.group())
-            at = max(stop, found.end(), at + 1)
+            at = max(stop, at + 1)
         window.done(line + data.count(b"\n", counted, end))
 
     def _at(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
@@ -104,17 +106,18 @@ class Scanner:
             yield from self._look_wide(window, begin, stop, line)
 
     def _look_wide(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
-        lines, before = _same_label(window.data, begin, stop, self._reach)
-        text = b"\n".join(lines)
+        around = _same_label(window.data, begin, stop, self._reach)
+        text = b"\n".join(each for _, each in around)
         for index in self._wide.among(text):
             each = self._spanning[index]
             match = self._wide[index].search(text)
             if match is None or text.count(b"\n", match.start(), match.end()) > each.span:
                 continue
-            first = line - before + text.count(b"\n", 0, match.start())
+            first = line + around[text.count(b"\n", 0, match.start())][0]
+            last = line + around[text.count(b"\n", 0, match.end())][0]
             # The same match is met again from each of its lines.
             if window.wide_seen.get(each.id, 0) < first:
-                window.wide_seen[each.id] = first + text.count(b"\n", match.start(), match.end())
+                window.wide_seen[each.id] = last
                 yield Hit(each, first, text[match.start() : match.end()][:WIDEST], _groups(match))
 
 
@@ -215,27 +218,26 @@ def _segment(data: bytes, first: int, last: int) -> tuple[int, int]:
     return begin, stop if cr < 0 else cr
 
 
-def _same_label(data: bytes, begin: int, stop: int, reach: int) -> tuple[list[bytes], int]:
-    """The line at begin..stop among its neighbours of the same rank, labels taken off."""
-    label = label_of(data[begin:stop])
-    before: list[bytes] = []
+def _same_label(data: bytes, begin: int, stop: int, reach: int) -> list[tuple[int, bytes]]:
+    """The line at begin..stop and its neighbours of the same rank, each with its distance."""
+    around = [(0, data[begin:stop])]
     edge = begin
-    for _ in range(reach):
+    for distance in range(1, reach + 1):
         if edge <= 0:
             break
         earlier, _ = _segment(data, edge - 1, edge - 1)
-        before.append(data[earlier : edge - 1])
+        around.insert(0, (-distance, data[earlier : edge - 1]))
         edge = earlier
-    after: list[bytes] = []
     edge = stop
-    while len(after) < reach and edge < len(data):
+    for distance in range(1, reach + 1):
+        if edge >= len(data):
+            break
         _, later = _segment(data, edge + 1, edge + 1)
-        after.append(data[edge + 1 : later])
+        around.append((distance, data[edge + 1 : later]))
         edge = later
-    before.reverse()
-    kept_before = [text for text in before if label_of(text) == label]
-    kept = [*kept_before, data[begin:stop], *(text for text in after if label_of(text) == label)]
-    return [text[len(label_of(text)) :].rstrip(b"\r") for text in kept], len(kept_before)
+    label = label_of(data[begin:stop])
+    return [(distance, text[len(label) :].rstrip(b"\r"))
+            for distance, text in around if label_of(text) == label]  # fmt: skip
 
 
 def label_of(text: bytes) -> bytes:

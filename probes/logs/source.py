@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ddp_assist.probes.logs import error_file, plain_json
+from ddp_assist.probes.logs.engine import compiled
 
 Kind = Literal["log", "pickle"]
 
@@ -43,6 +44,7 @@ _ESCAPES = re.compile(
     rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\n\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?"
 )
 _INVISIBLE = re.compile(rb"\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf")
+_ANY_INVISIBLE = compiled(_INVISIBLE.pattern.decode(), captures=False)
 _RANK_IN_NAME = re.compile(
     r"(?:^|/)(\d{1,6})/(?:stdout|stderr)(?:\.log)?$|rank[_-]?(\d{1,6})(?=\D|$)|"
     r"[_-](\d{1,4})\.(?:out|err|log|txt)$|(?:^|/)(\d{1,4})\.(?:out|err|log|txt)$",
@@ -281,7 +283,7 @@ def _plain(block: bytes) -> bytes:
         block = _ESCAPES.sub(b"", block)
     if b"\x00" in block:
         block = block.replace(b"\x00", b"")
-    if b"\xe2\x80" in block or b"\xe2\x81" in block or b"\xef\xbb\xbf" in block:
+    if not block.isascii() and _ANY_INVISIBLE.search(block):
         block = _INVISIBLE.sub(b"", block)
     return block
 
