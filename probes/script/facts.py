@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -143,10 +143,12 @@ def script_of(target: Target) -> Path | None:
     return path if path is not None and path.suffix in (".py", ".ipynb", "") else None
 
 
-def read_facts(target: Target, script: Path) -> ScriptFacts:
+def read_facts(
+    target: Target, script: Path, instead: Mapping[Path, str] | None = None
+) -> ScriptFacts:
     """Read the script and follow it as rank 0 and as rank 1. Raises ScriptError."""
     plan = target.plan
-    project = read_project(script, plan.cwd if plan else None)
+    project = read_project(script, plan.cwd if plan else None, instead)
     environment = plan.environment(target.env) if plan else dict(target.env)
     launcher = plan.launcher if plan else None
     nnodes, world = _size(target)

@@ -104,8 +104,17 @@ def port_range(facts: ScriptFacts) -> Iterator[Finding]:
                 number is not None and not lowest <= number <= 65535
             ):
                 sentence = f"{what} is {const!r}: a port is a number from 1 to 65535"
-                yield at(call, "port-out-of-range", sentence, port=const, variable=what)
+                node = call.node_of("init_method", 1) if what == "init_method" else call.node_of("port", 1) if what != "MASTER_PORT" else _assigned(call)
+                yield at(call, "port-out-of-range", sentence, port=const, variable=what, value_span=place(call.source, node or call.node))
                 break
+
+
+def _assigned(call: Call) -> ast.expr | None:
+    """The value of os.environ["MASTER_PORT"] = value."""
+    for node in ast.walk(call.source.tree) if call.source.tree is not None else ():
+        if isinstance(node, ast.Assign) and call.node in node.targets:
+            return node.value
+    return call.node_of("value", 1)
 
 
 def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
@@ -434,9 +443,10 @@ def world_size(facts: ScriptFacts) -> Iterator[Finding]:
                 return
             if told > gang.size and not parent:
                 sentence = f"world_size is {told}, but {gang.size} processes are started: they wait for ranks that nobody starts"
-                node = call.node_of("world_size", 3)
-                span = place(call.source, node) if node is not None else None
-                yield at(call, "world-size-mismatch", sentence, world_size=told, started=gang.size, value_span=span)
+                begun = gang.process.call
+                node = begun.node_of("nprocs", 2) if begun is not None else None
+                span = place(call.source, node) if node is not None and begun is not None and begun.source is call.source else None
+                yield at(call, "world-size-mismatch", sentence, world_size=told, started=gang.size, started_span=span)
                 return
             if told < gang.size:
                 sentence = f"world_size is {told}, but {gang.size} processes are started: ranks from {told} on are refused"

@@ -8,7 +8,7 @@ import json
 import re
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +95,8 @@ class Project:
 
     main: Source
     roots: tuple[Path, ...]
+    instead: Mapping[Path, str] = field(default_factory=dict)
+    """Corrected texts that are read in place of the files."""
     sources: dict[str, Source | None] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
@@ -112,7 +114,7 @@ class Project:
             for path in (root / relative.with_suffix(".py"), root / relative / "__init__.py"):
                 if path.is_file() and path != self.main.path:
                     try:
-                        return read_source(path, name)
+                        return read_source(path, name, self.instead)
                     except ScriptError as error:
                         self.refused.append(f"{path.name}: {error}")
                         return None
@@ -123,14 +125,20 @@ class Project:
         yield from (s for s in self.sources.values() if s is not None)
 
 
-def read_project(script: Path, cwd: Path | None = None) -> Project:
+def read_project(
+    script: Path, cwd: Path | None = None, instead: Mapping[Path, str] | None = None
+) -> Project:
     """Read `script`; what it imports from its folder, or from `cwd`, is read when asked for."""
-    main = read_source(script)
+    main = read_source(script, instead=instead or {})
     roots = [script.parent, *([cwd] if cwd and cwd != script.parent else [])]
-    return Project(main, tuple(roots))
+    return Project(main, tuple(roots), instead or {})
 
 
-def read_source(path: Path, name: str = "__main__") -> Source:
+def read_source(
+    path: Path, name: str = "__main__", instead: Mapping[Path, str] | None = None
+) -> Source:
+    if instead and path in instead:
+        return parse(path, instead[path], name)
     try:
         if not path.is_file():
             raise ScriptError("there is no such file" if not path.exists() else "it is not a file")

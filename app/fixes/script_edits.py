@@ -1,0 +1,18 @@
+"""Corrections of training scripts: one builder a cure, each a span edit that is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ddp_assist.app.fixes import script_code, script_meeting, script_processes, script_ranks, script_stores
+from ddp_assist.app.fixes.model import Builder
+from ddp_assist.app.fixes.script_draft import Cure
+
+CURES: Mapping[str, Cure] = {
+    **script_meeting.CURES,
+    **script_stores.CURES,
+    **script_processes.CURES,
+    **script_ranks.CURES,
+    **script_code.CURES,
+}
+BUILDERS: Mapping[str, Builder] = {name: cure.build for name, cure in CURES.items()}

@@ -1,0 +1,289 @@
+"""Cures of where and how the ranks meet."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
+from ddp_assist.app.fixes.script_text import Text
+from ddp_assist.probes.script.facts import SETTERS
+
+DEFAULT = {"MASTER_ADDR": '"127.0.0.1"', "MASTER_PORT": '"29500"'}
+
+
+def argument(call: ast.Call, name: str, position: int | None = None) -> ast.expr | None:
+    """What a call is given for a parameter."""
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value
+    return call.args[position] if position is not None and position < len(call.args) else None
+
+
+def prefix(text: Text, call: ast.Call) -> str:
+    """`dist.` of `dist.init_process_group`, with an import where the function stands alone."""
+    if isinstance(call.func, ast.Attribute):
+        return text.source.code(call.func.value) + "."
+    text.add_import("import torch.distributed as dist")
+    return "dist."
+
+
+def same_port(draft: Draft) -> None:
+    if draft.data.get("picked"):
+        _pick_once(draft)
+        return
+    mix, keep = draft.data["mix"], draft.data["keep"]
+    draft.file(draft.data["mix_file"]).replace(mix, keep)
+
+
+def _pick_once(draft: Draft) -> None:
+    """Move `port = pick()` from the worker to where the workers are started."""
+    text = draft.text
+    tree = text.source.tree
+    functions = [
+        n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.lineno <= draft.place[0] <= (n.end_lineno or 0)
+    ] if tree else []  # fmt: skip
+    if not functions:
+        raise NoEdit
+    worker = functions[-1]
+    names = {n.id for n in ast.walk(text.statement_at(draft.place[0]) or worker) if isinstance(n, ast.Name)}
+    picks = [
+        s for s in worker.body
+        if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and not s.value.args
+        and len(s.targets) == 1 and isinstance(s.targets[0], ast.Name) and s.targets[0].id in names
+    ]  # fmt: skip
+    starts = [
+        n for n in ast.walk(tree or worker)
+        if isinstance(n, ast.Call) and any(isinstance(a, ast.Name) and a.id == worker.name for a in [*n.args, *(k.value for k in n.keywords)])
+    ]  # fmt: skip
+    if len(picks) != 1 or len(starts) != 1 or worker.args.defaults or worker.args.vararg:
+        raise NoEdit
+    given = argument(starts[0], "args", 1)
+    if not isinstance(given, ast.Tuple) or getattr(starts[0].func, "attr", "") != "spawn":
+        raise NoEdit
+    pick = picks[0]
+    name = pick.targets[0].id  # type: ignore[attr-defined]
+    text.delete_lines(pick.lineno, pick.end_lineno or pick.lineno)
+    last = worker.args.args[-1]
+    end = text.place(last)[2:]
+    text.replace([*end, *end], f", {name}")
+    inner = [text.source.code(e) for e in given.elts]
+    text.replace(text.place(given), f"({', '.join([*inner, text.source.code(pick.value)])})")
+
+
+def setdefault(draft: Draft) -> None:
+    text = draft.text
+    if draft.data["variable"] == "init_method":
+        call = draft.call
+        node = argument(call, "init_method", 1)
+        if node is None:
+            raise NoEdit
+        text.replace(text.place(node), '"env://"')
+        return
+    done: set[int] = set()
+    for place in draft.data["spans"]:
+        statement = text.statement_at(place[0])
+        if statement is None or statement.lineno in done:
+            continue
+        done.add(statement.lineno)
+        soft = _softly(text, statement)
+        text.replace(text.place(statement), soft)
+
+
+def _softly(text: Text, statement: ast.stmt) -> str:
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Subscript):
+        target = statement.targets[0]
+        value, key = text.source.code(statement.value), text.source.code(target.slice)
+        return f"{text.source.code(target.value)}.setdefault({key}, {value})"
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and isinstance(statement.value.func, ast.Attribute):
+        call = statement.value
+        owner = text.source.code(statement.value.func.value)
+        if statement.value.func.attr == "update":
+            pairs = [(repr(k.arg).replace("'", '"'), text.source.code(k.value)) for k in call.keywords if k.arg]
+            for table in call.args:
+                if not isinstance(table, ast.Dict):
+                    raise NoEdit
+                pairs += [(text.source.code(k), text.source.code(v)) for k, v in zip(table.keys, table.values, strict=True) if k]
+            lines = [f"{owner}.setdefault({key}, {value})" for key, value in pairs]
+            return f"{text.newline}{text.indentation(statement.lineno)}".join(lines)
+    raise NoEdit
+
+
+def master_env(draft: Draft) -> None:
+    names = draft.data["names"]
+    if not draft.data["child"]:
+        raise NoEdit
+    text = draft.text
+    statement = text.statement_at(draft.data["statement"])
+    if statement is None:
+        raise NoEdit
+    call = draft.call
+    if {"RANK", "WORLD_SIZE"} & set(names):
+        _rank_of_worker(draft, call, names)
+    text.add_import("import os")
+    indent = text.indentation(statement.lineno)
+    text.insert(
+        statement.lineno,
+        *(f'{indent}os.environ.setdefault("{n}", {DEFAULT[n]})' for n in ("MASTER_ADDR", "MASTER_PORT") if n in names),
+    )
+
+
+def _rank_of_worker(draft: Draft, call: ast.Call, names: list[str]) -> None:
+    """rank= and world_size= from the worker's own parameters."""
+    text = draft.text
+    worker = next(
+        (n for n in ast.walk(text.source.tree or call) if isinstance(n, ast.FunctionDef) and n.lineno <= call.lineno <= (n.end_lineno or 0)), None
+    )  # fmt: skip
+    parameters = [a.arg for a in worker.args.args] if worker is not None else []
+    size = next((p for p in parameters[1:] if re.search(r"world|size|nproc|^n$", p)), None)
+    if not parameters or ("WORLD_SIZE" in names and size is None):
+        raise NoEdit
+    extra = ([f"rank={parameters[0]}"] if "RANK" in names else []) + ([f"world_size={size}"] if "WORLD_SIZE" in names else [])
+    append_argument(text, call, ", ".join(extra))
+
+
+def append_argument(text: Text, call: ast.Call, argument_text: str) -> None:
+    """One more argument at the end of a call."""
+    line, col = text.place(call)[2], text.place(call)[3] - 1
+    parts = [*call.args, *(k.value for k in call.keywords)]
+    before = text.source.text[: text.offset(line, col)].rstrip()
+    comma = "" if not parts or before.endswith(",") else ", "
+    text.replace([line, col, line, col], comma + argument_text)
+
+
+def init_method(draft: Draft) -> None:
+    text, value = draft.text, draft.data["value"]
+    node = text.node_at(draft.data["value_span"], ast.Constant)
+    if node is None:
+        raise NoEdit
+    scheme, separator, rest = value.partition("://")
+    if not value:
+        right = "env://"
+    elif not separator:
+        right = f"tcp://{value}" if re.search(r":\d+$", value) else f"file://{value}" if value.startswith("/") else ""
+    elif scheme == "file":
+        right = f"file:///{rest}"
+    elif scheme == "tcp":
+        right = f"tcp://{rest.rstrip('/:')}:29500" if re.fullmatch(r"[\w.-]+[:/]?", rest) else ""
+    else:
+        right = f"tcp://{rest}" if re.search(r":\d+$", rest) else ""
+    if not right:
+        raise NoEdit
+    text.replace(draft.data["value_span"], f'"{right}"')
+
+
+def fresh_file(draft: Draft) -> None:
+    plan = draft.situation.target.plan
+    nodes = plan.nnodes[1] if plan is not None and plan.nnodes else 1
+    call = draft.call
+    if nodes > 1 or argument(call, "rank", 4) is None or argument(call, "init_method", 1) is None:
+        raise NoEdit
+    draft.text.replace(draft.data["value_span"], '"tcp://127.0.0.1:29500"')
+
+
+def global_rank(draft: Draft) -> None:
+    text, place = draft.text, draft.data["value_span"]
+    code = text.get(place)
+    if "LOCAL_RANK" in code:
+        text.replace(place, code.replace("LOCAL_RANK", "RANK"))
+    else:
+        text.add_import("import os")
+        text.replace(place, 'int(os.environ["RANK"])')
+
+
+def once(draft: Draft) -> None:
+    text, call = draft.text, draft.call
+    statement = text.statement_at(call.lineno)
+    if not isinstance(statement, ast.Expr) or statement.value is not call:
+        raise NoEdit
+    indent = text.indentation(statement.lineno)
+    start = prefix(text, call)
+    text.indent(statement.lineno, statement.end_lineno or statement.lineno)
+    text.insert_first(statement.lineno, f"{indent}if not {start}is_initialized():")
+
+
+def make_group(draft: Draft) -> None:
+    plan = draft.situation.target.plan
+    if plan is None or plan.launcher not in SETTERS:
+        raise NoEdit
+    text = draft.text
+    statement = text.statement_at(draft.place[0])
+    if statement is None:
+        raise NoEdit
+    backend = "nccl" if "cuda" in text.source.text else "gloo"
+    start = "dist." if re.search(r"(?m)^import torch\.distributed as dist|^from torch import .*distributed as dist", text.source.text) else ""
+    if not start:
+        text.add_import("import torch.distributed as dist")
+        start = "dist."
+    text.insert(statement.lineno, f'{text.indentation(statement.lineno)}{start}init_process_group("{backend}")')
+
+
+def world(draft: Draft) -> None:
+    place = draft.data.get("started_span")
+    if place is None:
+        raise NoEdit
+    draft.text.replace(place, str(draft.data["world_size"]))
+
+
+def in_range(draft: Draft) -> None:
+    text, place = draft.text, draft.data["value_span"]
+    node = text.node_at(place, ast.Constant)
+    if not isinstance(node, ast.Constant):
+        raise NoEdit
+    if isinstance(node.value, str) and "://" in node.value:
+        right = re.sub(r":\d+(?=$|[/?])", ":29500", node.value)
+        text.replace(place, f'"{right}"')
+    else:
+        text.replace(place, '"29500"' if isinstance(node.value, str) else "29500")
+
+
+CURES = {
+    "same-port-for-all": Cure(
+        "one MASTER_PORT for all ranks",
+        ("give every rank the same port: leave the rank out of it", "a port that is picked must be picked once, in the parent, and handed to all"),
+        same_port, ("port-differs-per-rank",),
+    ),
+    "port-in-range": Cure("a port that exists", ("choose a port from 1024 to 65535",), in_range, ("port-out-of-range",)),
+    "hold-the-port": Cure(
+        "hold the port from the moment it is found",
+        (
+            "let the store find the port itself and keep it: store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False) in the parent",
+            "hand store.port to the workers, and there: dist.init_process_group(..., store=dist.TCPStore(host, port, is_master=False))",
+        ),
+        None, ("port-lost-after-pick",),
+    ),
+    "setdefault-master": Cure(
+        "leave MASTER_ADDR and MASTER_PORT to the launcher where it has set them",
+        ('use os.environ.setdefault("MASTER_PORT", ...) in place of os.environ["MASTER_PORT"] = ...',),
+        setdefault, ("launcher-port-overridden",),
+    ),
+    "master-env-before-init": Cure(
+        "say where the workers meet before init_process_group",
+        ('before init_process_group: os.environ.setdefault("MASTER_ADDR", "127.0.0.1") and the same for MASTER_PORT',),
+        master_env, ("missing-env",), "a port that another process holds is not looked for here",
+    ),
+    "env-init-method": Cure(
+        "an init_method with a scheme", ("write env://, tcp://host:port or file:///absolute/path",), init_method, ("init-method-malformed",)
+    ),
+    "fresh-init-file": Cure(
+        "meet on a TCP port, which no earlier run leaves behind",
+        ("give the file a new name in every run, or remove it before the ranks start",), fresh_file, ("init-file-stale",),
+        "the left-over file stays where it is",
+    ),
+    "rank-from-env": Cure(
+        "the global RANK as the rank", ('rank=int(os.environ["RANK"]); LOCAL_RANK only chooses the GPU',), global_rank, ("local-rank-as-rank",)
+    ),
+    "init-once": Cure(
+        "init_process_group only where there is no group yet",
+        ("put `if not dist.is_initialized():` in front of the second call, or remove it",), once, ("process-group-twice",),
+    ),
+    "init-the-group": Cure(
+        "make the process group before it is used", ("call dist.init_process_group(...) in this process, before the first collective",),
+        make_group, ("process-group-missing",),
+    ),
+    "world-size-of-started": Cure(
+        "as many processes as the world is told to have",
+        ("world_size and the number of processes that are started must be the same number; ranks count from 0",), world,
+        ("world-size-mismatch", "rank-never-started"),
+    ),
+}  # fmt: skip

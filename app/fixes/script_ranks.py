@@ -1,0 +1,153 @@
+"""Cures of what differs between ranks, and of devices."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
+from ddp_assist.app.fixes.script_meeting import append_argument, argument
+from ddp_assist.app.fixes.script_text import Text
+from ddp_assist.probes.script.facts import SETTERS
+
+_LOCAL = 'int(os.environ["LOCAL_RANK"])'
+
+
+def for_all(draft: Draft) -> None:
+    """Take the collective out of the branch on the rank, with what it needs."""
+    text, place = draft.text, draft.data["branch"]
+    branch = text.node_at(place, ast.If)
+    if not isinstance(branch, ast.If) or branch.orelse or not _on_rank(branch.test):
+        raise NoEdit
+    line = draft.place[0]
+    index = next((i for i, s in enumerate(branch.body) if s.lineno <= line <= (s.end_lineno or 0)), None)
+    if index is None or not isinstance(branch.body[index], ast.Expr | ast.Assign):
+        raise NoEdit
+    inside = branch.body[index]
+    outer = text.indentation(branch.lineno)
+    if draft.data["collective"] == "barrier" and index == len(branch.body) - 1 and index > 0:
+        text.delete_lines(inside.lineno, inside.end_lineno or inside.lineno)
+        text.insert((branch.end_lineno or 0) + 1, outer + text.source.code(inside))
+        return
+    moved = _needed(branch.body[: index + 1])
+    for statement in moved:
+        text.insert(branch.lineno, *_dedented(text, statement, outer))
+        text.delete_lines(statement.lineno, statement.end_lineno or statement.lineno)
+    if len(moved) == len(branch.body):
+        text.delete_lines(branch.lineno, branch.body[0].lineno - 1)
+
+
+def _on_rank(test: ast.expr) -> bool:
+    return bool(re.search(r"rank|main|master|zero", ast.unparse(test), re.I)) and not isinstance(test, ast.BoolOp)
+
+
+def _needed(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The last statement, and those before it that make what it uses."""
+    needed = [body[-1]]
+    names = {n.id for n in ast.walk(body[-1]) if isinstance(n, ast.Name)}
+    for statement in reversed(body[:-1]):
+        makes = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        if makes & names:
+            if not isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
+                raise NoEdit
+            needed.insert(0, statement)
+            names |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
+    return needed
+
+
+def _dedented(text: Text, statement: ast.stmt, outer: str) -> list[str]:
+    own = len(text.indentation(statement.lineno))
+    rows = text.source.lines[statement.lineno - 1 : statement.end_lineno]
+    return [outer + row[own:] if row[:own].isspace() else row for row in rows]
+
+
+def unused(draft: Draft) -> None:
+    append_argument(draft.text, draft.call, "find_unused_parameters=True")
+
+
+def on_device(draft: Draft) -> None:
+    text = draft.file(draft.data["made_file"])
+    call = text.node_at(draft.data["made_span"], ast.Call)
+    if not isinstance(call, ast.Call):
+        raise NoEdit
+    append_argument(text, call, 'device="cuda"')
+
+
+def gloo(draft: Draft) -> None:
+    """gloo where there is no NCCL, and the CPU where there is no GPU."""
+    text = draft.text
+    text.replace(draft.data["value_span"], '"nccl" if torch.cuda.is_available() else "gloo"')
+    if "import torch\n" not in text.source.text.replace("\r\n", "\n"):
+        text.add_import("import torch")
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        if not isinstance(node, ast.Call):
+            continue
+        code, func = text.source.code(node), text.source.code(node.func)
+        if func.endswith("torch.device") and node.args and "cuda" in text.source.code(node.args[0]) and "is_available" not in code:
+            text.replace(text.place(node), f'({code} if torch.cuda.is_available() else torch.device("cpu"))')
+        elif func.endswith("cuda.set_device"):
+            statement = text.statement_at(node.lineno)
+            if not isinstance(statement, ast.Expr):
+                raise NoEdit
+            text.replace(text.place(statement), f"if torch.cuda.is_available():{text.newline}{text.indentation(node.lineno)}    {code}")
+        elif func.endswith(".cuda") and func != "torch.cuda":
+            if node.args or node.keywords:
+                raise NoEdit
+            text.replace(text.place(node), f'{text.source.code(node.func.value)}.to("cuda" if torch.cuda.is_available() else "cpu")')  # type: ignore[attr-defined]
+        else:
+            ids = argument(node, "device_ids")
+            if ids is not None:
+                text.replace(text.place(ids), f"{text.source.code(ids)} if torch.cuda.is_available() else None")
+
+
+def by_local_rank(draft: Draft) -> None:
+    plan = draft.situation.target.plan
+    if plan is None or plan.launcher not in SETTERS:
+        raise NoEdit
+    text, place = draft.text, draft.data.get("value_span")
+    text.add_import("import os")
+    if place is None:
+        for node in ast.walk(text.source.tree or ast.Pass()):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "init_process_group":
+                statement = text.statement_at(node.lineno)
+                if statement is not None:
+                    indent = text.indentation(statement.lineno)
+                    text.insert((statement.end_lineno or 0) + 1, f"{indent}torch.cuda.set_device({_LOCAL})")
+                    return
+        raise NoEdit
+    code = text.get(place)
+    if code.strip("'\"").startswith("cuda"):
+        text.replace(place, f"f\"cuda:{{os.environ['LOCAL_RANK']}}\"")
+    else:
+        text.replace(place, _LOCAL)
+
+
+def location(draft: Draft) -> None:
+    append_argument(draft.text, draft.call, 'map_location="cpu"')
+
+
+CURES = {
+    "collective-for-all": Cure(
+        "every rank enters the collective", ("take the collective out of the branch on the rank; only what follows from it stays there",), for_all,
+        ("collective-skipped", "collective-order"),
+    ),
+    "join-uneven-inputs": Cure(
+        "ranks that run out early shadow the others",
+        ("wrap the loop: with torch.distributed.algorithms.join.Join([model]): for ...", "or give each rank the same number of batches (DistributedSampler, drop_last)"),
+        None, ("uneven-inputs",),
+    ),
+    "find-unused-parameters": Cure(
+        "DDP looks for parameters without a gradient", ("DistributedDataParallel(..., find_unused_parameters=True), or remove the layer that is not used",), unused,
+        ("unused-parameters",), "it costs time in every step; removing the layer does not",
+    ),
+    "same-shape-for-all": Cure(
+        "the same shapes in every rank", ("make sizes from what all ranks share: compute them in rank 0 and broadcast them",), None, ("shape-mismatch",)
+    ),
+    "tensor-to-device": Cure("a tensor on the GPU", ("make the tensor on the rank's own GPU before it goes into the collective",), on_device, ("cpu-tensor-on-nccl",)),
+    "backend-gloo": Cure("gloo where there is no NCCL", ('init_process_group("nccl" if torch.cuda.is_available() else "gloo")',), gloo, ("nccl-not-in-build",)),
+    "gpu-by-local-rank": Cure(
+        "each rank on the GPU of its LOCAL_RANK", ('torch.cuda.set_device(int(os.environ["LOCAL_RANK"])) right after the start, and that device everywhere',),
+        by_local_rank, ("gpu-global-rank-index", "gpu-shared-by-ranks"),
+    ),
+    "map-location": Cure("load on the CPU first", ('torch.load(..., map_location="cpu")',), location, ("gpu-map-location",)),
+}  # fmt: skip

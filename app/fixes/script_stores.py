@@ -1,0 +1,219 @@
+"""Cures of what is done with stores."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
+from ddp_assist.app.fixes.script_meeting import append_argument, argument
+from ddp_assist.app.fixes.script_text import Text
+
+_RENAMED = {"put": "set", "incr": "add", "increment": "add", "delete": "delete_key", "remove": "delete_key"}
+
+
+def one_host(draft: Draft) -> None:
+    text, call = draft.text, draft.call
+    place, rank = draft.data.get("value_span"), draft.data.get("rank")
+    if draft.data.get("agent"):
+        if place is None:
+            raise NoEdit
+        text.replace(place, "False")
+        return
+    if not rank or not str(rank).isidentifier():
+        raise NoEdit
+    if draft.finding.outcome.startswith("store-not-hosted") or place is None:
+        node = argument(call, "is_master", 3)
+        if node is not None:
+            text.replace(text.place(node), f"{rank} == 0")
+        else:
+            append_argument(text, call, f"is_master={rank} == 0")
+    else:
+        text.replace(place, f"{rank} == 0")
+
+
+def set_get(draft: Draft) -> None:
+    """Every misuse of the same file at once: one leads to the next."""
+    kinds: dict[str, list[dict[str, object]]] = {}
+    for finding in draft.alike:
+        kinds.setdefault(str(finding.data.get("kind")), []).append(dict(finding.data))
+    text = draft.text
+    for data in kinds.get("module", []):
+        text.replace(data["value_span"], f"dist.{data['name']}")  # type: ignore[arg-type]
+        text.add_import("import torch.distributed as dist")
+    for data in kinds.get("size", []):
+        text.replace(data["value_span"], "None")  # type: ignore[arg-type]
+    for data in kinds.get("method", []):
+        _method(text, data)
+    tensors: set[str] = set()
+    for data in kinds.get("value", []):
+        tensors |= _value(text, data)
+    if "dict" in kinds:
+        _items(text)
+    for data in kinds.get("bytes", []):
+        _numbers(text, data, tensors)
+    _loads(text, tensors)
+
+
+def _method(text: Text, data: dict[str, object]) -> None:
+    place = [data[k] for k in ("line", "col", "end_line", "end_col")]
+    call = text.node_at(place, ast.Call)  # type: ignore[arg-type]
+    statement = text.statement_at(place[0])  # type: ignore[arg-type]
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        raise NoEdit
+    owner = text.source.code(call.func.value)
+    if data["name"] in ("close", "shutdown", "stop", "disconnect") and isinstance(statement, ast.Expr) and owner.isidentifier():
+        text.replace(text.place(statement), f"del {owner}")
+    elif data["name"] in _RENAMED:
+        end = text.place(call.func)[2:]
+        text.replace([end[0], end[1] - len(call.func.attr), *end], _RENAMED[str(data["name"])])
+    else:
+        raise NoEdit
+
+
+def _value(text: Text, data: dict[str, object]) -> set[str]:
+    place = data["value_span"]
+    code = text.get(place)  # type: ignore[arg-type]
+    what = str(data["value"])
+    if what == "a tensor":
+        text.add_import("import json")
+        text.replace(place, f"json.dumps({code}.tolist())")  # type: ignore[arg-type]
+        return {_key_before(text, data)}
+    if what in ("a dict", "a list", "a tuple", "a list or tuple"):
+        text.add_import("import json")
+        text.replace(place, f"json.dumps({code})")  # type: ignore[arg-type]
+    elif what in ("an array",):
+        raise NoEdit
+    else:
+        text.replace(place, f"str({code})")  # type: ignore[arg-type]
+    return set()
+
+
+def _key_before(text: Text, data: dict[str, object]) -> str:
+    call = text.node_at([data[k] for k in ("line", "col", "end_line", "end_col")], ast.Call)  # type: ignore[misc]
+    return text.source.code(call.args[0]) if isinstance(call, ast.Call) and call.args else ""
+
+
+def _loads(text: Text, keys: set[str]) -> None:
+    """What was a tensor when it was put in is one again when it is taken out."""
+    if not keys:
+        return
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
+            if text.source.code(node.args[0]) in keys:
+                text.replace(text.place(node), f"torch.tensor(json.loads({text.source.code(node)}))")
+                text.add_import("import torch")
+
+
+def _numbers(text: Text, data: dict[str, object], tensors: set[str]) -> None:
+    place = [data[k] for k in ("line", "col", "end_line", "end_col")]
+    node = text.node_at(place, (ast.BinOp, ast.Compare))  # type: ignore[arg-type]
+    for inner in ast.walk(node or ast.Pass()):
+        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr == "get":
+            if inner.args and text.source.code(inner.args[0]) in tensors:
+                return
+            kind = "float" if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) else "int"
+            text.replace(text.place(inner), f"{kind}({text.source.code(inner)})")
+            return
+    raise NoEdit
+
+
+def _items(text: Text) -> None:
+    """store[key] = value, store[key] += n and store[key], in the store's own words."""
+    tree = text.source.tree or ast.Module([], [])
+    stores = _store_names(tree)
+    parts = [n for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name) and n.value.id in stores]
+    if not parts:
+        raise NoEdit
+    counters = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AugAssign) and node.target in parts:
+            counters.add(ast.unparse(node.target.slice))  # type: ignore[union-attr]
+        elif isinstance(node, ast.Assign) and node.targets[0] in parts and isinstance(node.value, ast.Constant) and isinstance(node.value.value, int):
+            counters.add(ast.unparse(node.targets[0].slice))  # type: ignore[attr-defined]
+    done: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and node.targets[0] in parts:
+            target = node.targets[0]
+            done.add(target)
+            owner, key = text.source.code(target.value), text.source.code(target.slice)  # type: ignore[attr-defined]
+            plain = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str | bytes)
+            value = text.source.code(node.value)
+            text.replace(text.place(node), f"{owner}.set({key}, {value if plain else f'str({value})'})")
+        elif isinstance(node, ast.AugAssign) and node.target in parts:
+            if not isinstance(node.op, ast.Add | ast.Sub):
+                raise NoEdit
+            done.add(node.target)
+            owner, key = text.source.code(node.target.value), text.source.code(node.target.slice)  # type: ignore[union-attr]
+            sign = "-" if isinstance(node.op, ast.Sub) else ""
+            text.replace(text.place(node), f"{owner}.add({key}, {sign}{text.source.code(node.value)})")
+    for part in parts:
+        if part not in done and isinstance(part.ctx, ast.Load):
+            owner, key = text.source.code(part.value), text.source.code(part.slice)
+            got = f"{owner}.get({key})"
+            text.replace(text.place(part), f"int({got})" if ast.unparse(part.slice) in counters else got)
+
+
+def _store_names(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and re.search(r"(TCP|File|Hash|Prefix)Store$", ast.unparse(node.value.func)):
+            names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+        elif isinstance(node, ast.arg) and node.arg in ("store", "kv"):
+            names.add(node.arg)
+    return names
+
+
+def own_client(draft: Draft) -> None:
+    data = draft.data
+    text = draft.text
+    if not data.get("parameter") or not data.get("item_span") or data.get("function_file") != data["file"] or not data.get("store_span"):
+        raise NoEdit
+    made = text.node_at(data["store_span"], ast.Call)
+    function = text.node_at(data["function_span"], ast.FunctionDef)
+    item = text.get(data["item_span"])
+    if not isinstance(made, ast.Call) or not isinstance(function, ast.FunctionDef) or not item.isidentifier():
+        raise NoEdit
+    name = data["parameter"]
+    parameter = next(a for a in function.args.args if a.arg == name)
+    text.replace(data["item_span"], f"{item}.port")
+    end = text.place(parameter)
+    text.replace([end[0], end[1], end[0], end[1] + len(name)], f"{name}_port")
+    first = function.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(function.body) > 1:
+        first = function.body[1]
+    maker = text.source.code(made.func)
+    text.insert(first.lineno, f"{text.indentation(first.lineno)}{name} = {maker}({data['host']}, {name}_port, is_master=False)")
+    if argument(made, "world_size", 2) is not None and argument(made, "wait_for_workers", 5) is None:
+        append_argument(text, made, "wait_for_workers=False")
+
+
+CURES = {
+    "one-store-host": Cure(
+        "exactly one rank hosts the store", ("is_master=True in one process, False in all others: is_master=(rank == 0)",), one_host,
+        ("store-hosted-twice", "store-not-hosted"),
+    ),
+    "store-set-get": Cure(
+        "the store's own words: set, get, add, with text or bytes",
+        ("store.set(key, text), store.get(key) (gives bytes and waits), store.add(key, n) for a counter; tensors as text or bytes",), set_get,
+        ("store-misused",),
+    ),
+    "key-per-rank": Cure(
+        "one key for each rank, or a collective",
+        (
+            'store.set(f"value/{rank}", text) in each rank, and read all of them: get() waits for a key',
+            "or leave the arithmetic to dist.all_reduce; for a counter, store.add(key, 1) is one step",
+        ),
+        None, ("store-race",),
+    ),
+    "store-client-per-process": Cure(
+        "each process opens its own client of the store", ("hand over host and port, and in the worker: dist.TCPStore(host, port, is_master=False)",),
+        own_client, ("store-object-shared",),
+    ),
+    "set-the-key": Cure(
+        "set what is waited for", ("store.set or store.add the key in some rank before the others wait for it, or correct its spelling",), None, ("store-key-never-set",)
+    ),
+    "host-leaves-last": Cure(
+        "the host leaves last", ("let each rank store.add(\"done\", 1) at its end, and the host wait until all have",), None, ("store-left-early",)
+    ),
+}  # fmt: skip
