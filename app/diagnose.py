@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
 from ddp_assist.probes.catalogue import READERS, probes
 from ddp_assist.probes.launch.plan import Launch
 from ddp_assist.probes.launch.read import read_launch
-from ddp_assist.probes.model import Finding, Probe, Target
+from ddp_assist.probes.model import Finding, Probe, Target, Weight
 from ddp_assist.probes.network.endpoints import endpoints
 from ddp_assist.probes.runner import Told, run
 
@@ -45,7 +46,7 @@ class Diagnosis:
     symptom: Symptom | None = None
     ranked: list[Ranked] = field(default_factory=list)
     asked: frozenset[str] = frozenset()
-    weights: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, Weight] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -113,6 +114,12 @@ def look(
     return replace(target, seen=seen), seen, asked
 
 
+@cache
+def weights() -> Mapping[str, Weight]:
+    """What each answer weighs, by its key."""
+    return {f"{p.id}.{name}": weight for p in probes() for name, weight in p.outcomes.items()}
+
+
 def conclude(diagnosis: Diagnosis, tree: Tree | None = None) -> Diagnosis:
     """Ranks the causes from what is known now; nothing is asked again."""
     tree = tree or load()
@@ -122,10 +129,10 @@ def conclude(diagnosis: Diagnosis, tree: Tree | None = None) -> Diagnosis:
     diagnosis.symptom = (
         complained[0] if complained else next(iter(recognised(tree, diagnosis.findings)), None)
     )
-    diagnosis.ranked = rank(tree, diagnosis.findings, complained, diagnosis.asked)
-    diagnosis.weights = {
-        f"{p.id}.{name}": weight for p in probes() for name, weight in p.outcomes.items()
-    }
+    diagnosis.weights = weights()
+    diagnosis.ranked = rank(
+        tree, diagnosis.findings, complained, diagnosis.asked, diagnosis.weights
+    )
     return diagnosis
 
 

@@ -277,12 +277,13 @@ def rank(
     findings: Sequence[Finding],
     complained: Sequence[Symptom],
     asked: Iterable[str],
+    weights: Mapping[str, Weight],
 ) -> list[Ranked]:
     """Every cause the walks reach, the likeliest first.
 
     `complained` are the symptoms somebody saw: there a cause that is merely not ruled out counts.
-    All others are walked too, but a cause there needs a finding of its own, for nobody said that
-    anything is wrong. `asked` are the probes that looked.
+    All others are walked too, but a cause there needs something bad on its path, for nobody said
+    that anything is wrong. `asked` are the probes that looked.
     """
     answered = set(asked) - {f.probe for f in findings if f.outcome == "unknown"}
     best: dict[str, Ranked] = {}
@@ -291,7 +292,7 @@ def rank(
         (True, complained),
         (False, [s for s in tree.symptoms.values() if s not in complained]),
     ):
-        walk = _Walk(tree, findings, answered, guess, best, ruled_out)
+        walk = _Walk(tree, findings, answered, guess, weights, best, ruled_out)
         for symptom in symptoms:
             hints = [f for f in findings if any(matches(f.key, k) for k in symptom.recognised_by)]
             walk.step(symptom.start, (), "certain", hints)
@@ -315,7 +316,7 @@ def _strength(r: Ranked) -> tuple[float, ...]:
 
 
 def _hide(tree: Tree, ranked: list[Ranked]) -> None:
-    """A cause hides those it explains, unless they are surer than itself."""
+    """A cause hides those it explains; one that is merely possible explains nothing yet."""
     for strong in ranked:
         if strong.hidden_by is not None:
             continue
@@ -327,7 +328,7 @@ def _hide(tree: Tree, ranked: list[Ranked]) -> None:
                 and weak.cause in explained
                 and weak.hidden_by is None
                 and not mutual
-                and ORDER[strong.certainty] <= max(ORDER[weak.certainty], ORDER["likely"])
+                and strong.certainty != "possible"
             ):
                 weak.hidden_by = strong.cause
 
@@ -340,6 +341,7 @@ class _Walk:
     findings: Sequence[Finding]
     answered: set[str]
     guess: bool
+    weights: Mapping[str, Weight]
     best: dict[str, Ranked]
     ruled_out: dict[str, list[Finding]]
 
@@ -388,6 +390,8 @@ class _Walk:
             if p.how != "seen" and self.tree.steps[p.step].probes
         ]
         seen = [p.finding for p in path if p.finding is not None]
+        if not self.guess and not any(self.weights.get(f.key) == "bad" for f in seen):
+            return
         found = Ranked(
             cause,
             "likely" if open_questions and limit == "certain" else limit,

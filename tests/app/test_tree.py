@@ -61,6 +61,9 @@ PROBES = (
 )
 
 
+WEIGHTS = {f"{p.id}.{name}": weight for p in PROBES for name, weight in p.outcomes.items()}
+
+
 def found(*keys: str) -> list[Finding]:
     return [Finding(*key.split("."), sentence=key, data={"order": n}) for n, key in enumerate(keys)]
 
@@ -71,7 +74,7 @@ def walk(
     whole = tree(**hides)
     findings = found(*keys)
     complained = recognised(whole, [f for f in findings if f.probe == "log"])
-    ranked = rank(whole, findings, complained, asked.split())
+    ranked = rank(whole, findings, complained, asked.split(), WEIGHTS)
     return [(r.cause, r.certainty) for r in ranked if r.hidden_by is None]
 
 
@@ -99,6 +102,12 @@ def test_nothing_is_guessed_where_nobody_complained() -> None:
     assert walk("env.fine", asked="") == []
 
 
+def test_without_complaint_something_fine_leads_nowhere() -> None:
+    fine = TREE.replace('"env.left" = "left-over"', '"env.left" = "left-over"\n"env.fine" = "lost"')
+    whole = read_tree([fine], pages())
+    assert rank(whole, found("env.fine"), [], ["env"], WEIGHTS) == []
+
+
 def test_without_complaint_a_finding_still_counts() -> None:
     assert walk("env.left") == [("left-over", "certain")]
 
@@ -121,7 +130,7 @@ def test_a_mere_guess_hides_nothing_that_was_seen() -> None:
 def test_unknown_is_not_an_answer() -> None:
     findings = [*found("log.taken"), Finding("port", "unknown", "unknown, because")]
     whole = tree()
-    ranked = rank(whole, findings, [whole.symptoms["taken"]], ["port", "log"])
+    ranked = rank(whole, findings, [whole.symptoms["taken"]], ["port", "log"], WEIGHTS)
     assert [r.certainty for r in ranked] == ["possible", "possible"]
     assert ranked[0].would_decide == ["who has it?"]
 
@@ -129,9 +138,11 @@ def test_unknown_is_not_an_answer() -> None:
 def test_what_led_elsewhere_counts_against() -> None:
     whole = tree()
     findings = found("log.taken", "port.orphan", "port.service")
-    both = rank(whole, findings, [whole.symptoms["taken"]], ["port", "log"])
+    both = rank(whole, findings, [whole.symptoms["taken"]], ["port", "log"], WEIGHTS)
     assert {r.cause for r in both} == {"orphan", "service"}
-    only = rank(whole, found("log.taken", "port.orphan"), [whole.symptoms["taken"]], ["port"])
+    only = rank(
+        whole, found("log.taken", "port.orphan"), [whole.symptoms["taken"]], ["port"], WEIGHTS
+    )
     assert [r.cause for r in only] == ["orphan"]
 
 
