@@ -34,7 +34,8 @@ ALONE = ("master-addr", "master-port", "rdzv-backend", "rdzv-endpoint", "rdzv-id
 
 def another_port(situation: Situation) -> Fix | None:
     """Every command of the launch told the same port, one that is free on this host."""
-    port = free_port()
+    opened = situation.value("open_port")
+    port = opened if isinstance(opened, int) else free_port()
     if port is None:
         return None
     launch = edited(situation, lambda launch, plan: _port(situation, launch, plan, str(port)))

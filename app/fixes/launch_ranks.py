@@ -79,8 +79,13 @@ def use_torchrun(situation: Situation) -> Fix | None:
         return None
     ranks = _ranks(situation, plans[0])
 
+    slurm = situation.cause == "slurm-plan-mismatch"
+    left = [n for n in situation.target.env if slurm and n.startswith("SLURM_")]
+
     def rule(_: Launch, plan: LaunchPlan) -> Iterator[Edit]:
         if plan.launcher == "python" and plan.script is not None:
+            if left:
+                yield before(plan, "env " + " ".join(f"-u {name}" for name in sorted(left)))
             where = placed(plan, plan.launcher_span[1])
             text = f" -m torch.distributed.run --standalone --nproc-per-node={ranks}"
             yield Edit((where, where), text)
@@ -94,7 +99,10 @@ def use_torchrun(situation: Situation) -> Fix | None:
 
 
 def _ranks(situation: Situation, plan: LaunchPlan) -> int:
-    world = whole(plan.environment(situation.target.env).get("WORLD_SIZE"))
+    seen = plan.environment(situation.target.env)
+    world = whole(seen.get("WORLD_SIZE"))
+    if situation.cause == "slurm-plan-mismatch":
+        world = whole(seen.get("SLURM_NTASKS") or seen.get("SLURM_NPROCS"))
     gpus = _gpus(situation)
     return gpus or (world if world and world > 1 else 2)
 

@@ -63,6 +63,8 @@ class Scope:
             if isinstance(value, Traced) and ELSEWHERE in value.starts:
                 value = Traced.computed(value.text, at)
             return value, True
+        if name == "PWD":
+            return Traced.computed(str(self.cwd), at), True
         if name in self.unset or name not in self.user:
             return (None, True) if OUTSIDE.match(name) else (NOTHING, False)
         return Traced.computed(self.user[name], at), True

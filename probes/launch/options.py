@@ -59,8 +59,8 @@ ACCELERATE = table(
     " main-training-function downcast-bf16 env mpirun-hostfile mpirun-ccl"
     " enable-cpu-affinity zero3-init-flag zero3-save-16bit-model offload-optimizer-nvme-path"
     " offload-param-nvme-path fp8-backend",
-    "multi-gpu cpu mps tpu use-deepspeed use-fsdp use-megatron-lm use-xpu ipex same-network module no-python"
-    " debug quiet dynamo-use-fullgraph dynamo-use-dynamic use-parallelism-config help",
+    "multi-gpu cpu mps tpu use-deepspeed use-fsdp use-megatron-lm use-xpu ipex module no-python"
+    " same-network debug quiet dynamo-use-fullgraph dynamo-use-dynamic use-parallelism-config help",
     m="module", q="quiet", h="help",
 )  # fmt: skip
 DEEPSPEED = table(
@@ -186,7 +186,7 @@ def _option(words: Sequence[Field], i: int, known: Table) -> tuple[Option, int]:
 def _valued(name: str, spelling: str, word: Field, start: int, span: Span) -> Option:
     """An option whose value begins at `start` of a word."""
     if not word.known:
-        return Option(name, None, spelling, span, word.span if start == 0 else None)
+        return Option(name, None, spelling, span, word.value.cut(start, len(word.text)).span())
     value = word.value.cut(start, len(word.text))
     end = (word.span[1], word.span[1])
     where = value.span() or (end if not value.text else word.span if start == 0 else None)

@@ -37,7 +37,7 @@ def rewritten(launch: Launch, edits: Iterable[Edit]) -> Launch:
     from ddp_assist.probes.launch.read import reread
 
     text, edge = launch.text, len(launch.text) + 1
-    for edit in sorted(set(edits), key=lambda e: e.span, reverse=True):
+    for edit in sorted(set(edits), key=lambda e: (e.span, e.text), reverse=True):
         start, end = edit.span
         if start < 0:
             raise LaunchError("the place to change is not in this launch but in a file it reads")

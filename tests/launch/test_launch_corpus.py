@@ -1,4 +1,4 @@
-"""Launch lines of all launchers are read as they are meant, judged rightly, and kept as they are."""
+"""Launch lines of all launchers are read as they are meant, judged rightly, and kept."""
 
 from __future__ import annotations
 
