@@ -25,10 +25,10 @@ def look(target: Target) -> Iterator[Finding]:
     logs = read(target.logs)
     for log in logs:
         yield from _troubles(log)
-    readable = [log for log in logs if not log.unreadable]
+    readable = [log for log in logs if not log.unreadable and log.excerpt.any_text]
     found = list(_recognised(readable))
     yield from found
-    if readable and not found and any(log.size for log in readable):
+    if readable and not found:
         yield _nothing_known(readable)
 
 

@@ -25,7 +25,12 @@ _SPAWNED = re.compile(r"-- Process (?P<rank>\d{1,7}) terminated with the followi
 
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'\s+File "(?P<path>[^"]*)", line (?P<line>\d{1,9})(?:, in (?P<where>.*))?')
-_EXCEPTION = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(?:: ?(?P<message>.*))?$")
+# A bare word ends a traceback only if it is called like an exception; "INFO: ..." never does.
+_EXCEPTION = re.compile(
+    r"(?!(?:INFO|DEBUG|NOTE|WARN(?:ING)?|ERROR|CRITICAL|FATAL)\b)"
+    r"(?:(?P<bare>(?:[\w]+\.)+\w+|\w*(?:Error|Exception|Exit|Interrupt|Iteration|Timeout))$|"
+    r"(?P<name>[A-Za-z_][\w.]*): ?(?P<message>.*)$)"
+)
 _LINK = ("During handling of the above", "The above exception was the direct")
 _MOST_LINES = 2_000
 
@@ -178,7 +183,8 @@ class _Tracebacks:
         return one
 
     def _end(self, one: Traceback, line: Line, said: re.Match[str], who: _Who) -> None:
-        one.exception, one.message = said["name"], (said["message"] or "").strip()
+        one.exception = said["name"] or said["bare"]
+        one.message = (said["message"] or "").strip()
         one.last = line
         self._last[who] = one
         self.ended.append(one)

@@ -89,20 +89,20 @@ class Scanner:
             counted = begin
             if excerpt:
                 excerpt.near(data, begin, line)
-            for hit in self._at(window, begin, stop, line):
+            for hit in self._at(window, begin, stop, max(stop, found.end()), line):
                 if attention.wants(hit.signature):
                     yield hit
             attention.saw(found.group())
             at = max(stop, at + 1)
-        window.done(line + data.count(b"\n", counted, end))
+        window.done(line + data.count(b"\n", counted, end), self._reach)
 
-    def _at(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
+    def _at(self, window: _Window, begin: int, stop: int, seen: int, line: int) -> Iterator[Hit]:
         text = window.data[begin:stop]
         for index in self._patterns.among(text):
             match = self._patterns[index].search(text)
             if match:
                 yield Hit(self._single[index], line, text, _groups(match))
-        if self._spanning and self._wide_look.search(text):
+        if self._spanning and self._wide_look.search(window.data, begin, seen):
             yield from self._look_wide(window, begin, stop, line)
 
     def _look_wide(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
@@ -196,9 +196,9 @@ class _Window:
             return True
         return False
 
-    def done(self, line: int) -> None:
+    def done(self, line: int, reach: int) -> None:
         keep = self.start = self.end
-        for _ in range(8):
+        for _ in range(reach + 1):
             newline = self.data.rfind(b"\n", 0, max(keep - 1, 0))
             if newline < 0 or self.end - newline > WIDEST:
                 break
