@@ -226,7 +226,7 @@ class _Reading:
 
     def special(self, name: str, span: Span, quoted: bool) -> Value:
         arguments = self.scope.arguments
-        if name == "0":
+        if name in ("0", "BASH_SOURCE"):
             return Traced.computed(self.scope.name, span)
         if name.isdigit():
             return arguments[int(name) - 1] if int(name) <= len(arguments) else NOTHING
