@@ -9,6 +9,7 @@ import resource
 import secrets
 import selectors
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,8 @@ RANK_VARIABLES = {
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
     "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
 }  # fmt: skip
+# From its first instruction on; before Python 3.11 the guard does it itself, a moment later.
+OWN_GROUP: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {}
 RANK_PREFIXES = ("TORCHELASTIC_", "PET_", "DDP_ASSIST_")
 Event = dict[str, Any]
 
@@ -95,6 +98,7 @@ class Guard:
                 env=environment(env, self.shelter.path, self.id),
                 cwd=cwd,
                 pass_fds=(self.shelter.lock,),
+                **OWN_GROUP,
             )
         except OSError as problem:
             self.shelter.release()

@@ -16,9 +16,9 @@ EXPERIMENTS: tuple[Mapping[str, str], ...] = (
     {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1"},
 )
 SHORT = 15.0
-_TRANSPORT = re.compile(r"NCCL INFO Channel \S+ ?(?:/\d+ )?: \S+ -> \S+ (?:\[\w+\] )?via (\S+)")
-_INTERFACE = re.compile(r"NCCL INFO (?:Bootstrap ?: Using|NET/\w+ ?: Using(?: \[\d+\])?) ?(\S+)")
-_VERSION = re.compile(r"NCCL version (\S+)")
+_TRANSPORT = re.compile(r"NCCL INFO Channel [^:\n]+: \S+ -> \S+ (?:\[\w+\] )?via (\S+)")
+_INTERFACE = re.compile(r"NCCL INFO (?:Bootstrap|NET/\w+) ?: ?Using (?:\[\d+\])?(\S+)")
+_VERSION = re.compile(r"NCCL version (\d\S*)")
 _WARNING = re.compile(r"NCCL WARN (.*)")
 
 
@@ -34,6 +34,16 @@ def read_log(log: str) -> dict[str, list[str]]:
         "version": all_of(_VERSION),
         "warnings": all_of(_WARNING),
     }
+
+
+def what_nccl_said(log: str) -> list[str]:
+    """The log in one line each: what it chose, and what it warned of."""
+    names = {"transports": "between GPUs", "interfaces": "between hosts and for the start-up"}
+    said = read_log(log)
+    chose = [
+        f"NCCL chose {', '.join(said[key])} {what}" for key, what in names.items() if said[key]
+    ]
+    return chose + [f"NCCL warned: {warning}" for warning in said["warnings"]]
 
 
 def worth_experiments(spec: TrialSpec, result: TrialResult) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ddp_assist.probes.trial.full import run_under_torchrun
 from ddp_assist.probes.trial.guarded import Event, Guard, NotStarted
-from ddp_assist.probes.trial.nccl import experiment, worth_experiments
+from ddp_assist.probes.trial.nccl import experiment, what_nccl_said, worth_experiments
 from ddp_assist.probes.trial.spec import Stage, TrialResult, TrialSpec
 from ddp_assist.probes.trial.verdict import Course, OnStage
 
@@ -142,6 +142,11 @@ def finish(
     cancelled = cancel is not None and cancel.is_set()
     course.close("cancelled" if cancelled else f"still not done after {seconds:.1f} s")
     result = course.result(log)
+    if cancelled and not result.joined:
+        sentence = f"cancelled before all ranks were through {result.outcome}"
+        result = replace(result, kind="cancelled", sentence=sentence)
+    if spec.backend == "nccl":
+        result = replace(result, notes=(*result.notes, *what_nccl_said(log)))
     if spec.keep_log:
         return replace(result, log_path=keep(log))
     return result

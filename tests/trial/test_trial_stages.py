@@ -251,7 +251,7 @@ def test_interface_does_not_exist(warm: WarmTorch) -> None:
 
 
 def test_a_rank_is_missing(warm: WarmTorch) -> None:
-    result = warm.run_trial(TrialSpec(nproc=4, ranks=(0, 1, 3), deadline=4))
+    result = warm.run_trial(TrialSpec(nproc=4, ranks=(0, 1, 3), deadline=3))
     assert (result.outcome, result.kind, result.missing) == ("rendezvous", "absent", (2,))
 
 
@@ -304,7 +304,7 @@ def test_a_rank_of_another_host(
             command = [sys.executable, "-c", OTHER_RANK, port, ends_after]
             others.append(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL))
 
-    spec = TrialSpec(nproc=2, ranks=(0,), key="0" * 32, deadline=12)
+    spec = TrialSpec(nproc=2, ranks=(0,), key="0" * 32, deadline=6)
     try:
         result = warm.run_trial(spec, start_other)
     finally:
@@ -476,6 +476,32 @@ def test_kinds_of_trials_join(warm: WarmTorch, spec: dict[str, Any]) -> None:
 def test_legacy_store_takes_our_socket_too() -> None:
     result = run_trial(TrialSpec(env={"USE_LIBUV": "0"}, backend="store"))
     assert result.joined, result.sentence
+
+
+def test_where_forking_is_not_safe_every_rank_is_a_fresh_process() -> None:
+    """A thread pool that starts on import is what makes it unsafe."""
+    shown = "import os, numpy; print(len(os.listdir('/proc/self/task')))"
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", shown], env=env, capture_output=True, text=True)
+    if done.returncode != 0 or int(done.stdout) < 2:
+        pytest.skip("numpy starts no threads here")
+    result = run_trial(TrialSpec(env={"OPENBLAS_NUM_THREADS": "2"}))
+    assert result.joined, result.sentence
+    assert "fresh process" in result.notes[0]
+
+
+def test_a_real_torchrun_joins() -> None:
+    options = ("--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=c10d",
+               "--rdzv-endpoint=127.0.0.1:0")  # fmt: skip
+    result = run_trial(TrialSpec(torchrun=options))
+    assert result.joined, result.sentence
+    assert {s.rank for s in result.stages if s.stage == "all-reduce"} == {0, 1}
+
+
+def test_a_real_torchrun_with_a_typing_error() -> None:
+    result = run_trial(TrialSpec(torchrun=("--nproc-per-nod=two",), deadline=20))
+    assert (result.outcome, result.kind) == ("rendezvous", "no-rank")
+    assert "nproc" in result.sentence
 
 
 def test_nccl_without_it_says_why(warm: WarmTorch) -> None:

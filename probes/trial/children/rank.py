@@ -267,18 +267,34 @@ def play(plan: Plan, rank: int, listener: int | None, teller: Teller) -> None:
     with teller.stage("connect"):
         raw = connect(dist, torch_version(torch), plan, listener)
         store = dist.PrefixStore(plan["key"], raw)
-    with teller.stage("rendezvous"):
-        meet(store, plan, rank)
-    if plan["backend"] != "store":
-        with teller.stage("group"):
-            dist.init_process_group(plan["backend"], store=dist.PrefixStore("group", store),
-                                    rank=rank, world_size=plan["world"], timeout=remaining(plan))
-        with teller.stage("all-reduce"):
-            reduce_once(torch, dist, plan["world"], rank, device)
-    with teller.stage("clean-up"):
-        leave_together(store, plan, rank, listener is not None)
-        if plan["backend"] == "nccl":  # it shares memory; gloo's sockets end with the process
-            dist.destroy_process_group()
+    host = listener is not None
+    try:
+        with teller.stage("rendezvous"):
+            meet(store, plan, rank)
+        if plan["backend"] != "store":
+            with teller.stage("group"):
+                inner = dist.PrefixStore("group", store)
+                dist.init_process_group(plan["backend"], store=inner, rank=rank,
+                                        world_size=plan["world"], timeout=remaining(plan))
+            with teller.stage("all-reduce"):
+                reduce_once(torch, dist, plan["world"], rank, device)
+        with teller.stage("clean-up"):
+            leave_together(store, plan, rank, host)
+            if plan["backend"] == "nccl":  # it shares memory; gloo's sockets end with the process
+                dist.destroy_process_group()
+    except Exception:
+        part(store, plan, rank, host)
+        raise
+
+
+def part(store: Any, plan: Plan, rank: int, host: bool) -> None:
+    """After a failure the store stays a moment, so that the others fail for their own reasons."""
+    try:
+        store.set(f"over/{rank}", "")
+        if host:
+            store.wait([f"over/{r}" for r in plan["ranks"]], datetime.timedelta(seconds=1))
+    except RuntimeError:
+        return  # nobody is there to part from
 
 
 def leave_together(store: Any, plan: Plan, rank: int, host: bool) -> None:
