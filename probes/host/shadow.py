@@ -60,7 +60,13 @@ def shadows(folder: Path) -> Iterator[tuple[str, Path, bool]]:
             not dot and os.path.exists(os.path.join(entry.path, "__init__.py"))
         ):
             continue
-        if name in BEFORE or (name in THIRD and installed):
+        if name in BEFORE or (name in THIRD and (installed or _is_real(Path(entry.path)))):
             continue
         if name in sys.stdlib_module_names or name in THIRD:
             yield name, Path(entry.path), name not in UNUSED
+
+
+def _is_real(package: Path) -> bool:
+    """Whether this is the library itself, put on PYTHONPATH by somebody who means it."""
+    beside = any(package.parent.glob(f"{package.name}-*.*-info"))
+    return beside or (package / "version.py").is_file()

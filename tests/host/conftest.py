@@ -38,7 +38,9 @@ Ask = Callable[..., dict[str, Finding]]
 def ask() -> Ask:
     """Findings of some probes by key."""
 
-    def asked(*probes: Probe, env: Mapping[str, str] | None = None, **target: Any) -> dict[str, Finding]:
+    def asked(
+        *probes: Probe, env: Mapping[str, str] | None = None, **target: Any
+    ) -> dict[str, Finding]:
         launch = target.pop("launch", None)
         env = {"PATH": os.environ["PATH"]} if env is None else env
         if launch is not None:
@@ -68,7 +70,11 @@ def ask_elsewhere() -> Callable[..., dict[str, tuple[str, dict[str, Any]]]]:
             capture_output=True,
             text=True,
             timeout=60,
-            env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "PYTHONPATH": str(TYPING), **(env or {})},
+            env={
+                "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+                "PYTHONPATH": str(TYPING),
+                **(env or {}),
+            },
             check=False,
         )
         assert done.returncode == 0, done.stderr

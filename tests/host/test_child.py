@@ -19,7 +19,9 @@ def script(tmp_path: Path) -> Path:
 
 
 def test_it_answers(script: Path) -> None:
-    script.write_text(HEAD + "print(json.dumps(asked + 1)); print(json.dumps([sys.flags.isolated]))")
+    script.write_text(
+        HEAD + "print(json.dumps(asked + 1)); print(json.dumps([sys.flags.isolated]))"
+    )
     answer = ask(script, 41, deadline=20)
     assert (answer.ended, answer.values, answer.value, answer.code) == ("well", (42, [1]), [1], 0)
 
@@ -38,7 +40,9 @@ def test_what_was_said_before_a_hang_counts(script: Path) -> None:
 
 
 def test_a_hanging_child_and_its_children_are_gone(script: Path) -> None:
-    script.write_text(HEAD + "pid = os.fork() or time.sleep(600)\nprint(pid, flush=True); time.sleep(600)")
+    script.write_text(
+        HEAD + "pid = os.fork() or time.sleep(600)\nprint(pid, flush=True); time.sleep(600)"
+    )
     answer = ask(script, None, deadline=1.5)
     (grandchild,) = answer.values
     deadline = time.monotonic() + 10

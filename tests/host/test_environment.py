@@ -17,7 +17,12 @@ from ddp_assist.probes.model import Finding
 
 Ask = Callable[..., dict[str, Finding]]
 PATH = {"PATH": os.environ["PATH"]}
-EXPORTED = PATH | {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+EXPORTED = PATH | {
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
 SALLOC = PATH | {"SLURM_JOB_ID": "812", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
 
 
@@ -48,7 +53,9 @@ def test_options_of_torchrun_in_the_shell(ask: Ask) -> None:
     assert set(found["env.left-over-pet"].data["variables"]) == {"PET_NNODES", "PET_NODE_RANK"}
     given = ["torchrun", "--nnodes=1", "--node-rank=0", "train.py"]
     assert not bad(ask(ENV, env=env, launch=given))
-    assert not bad(ask(ENV, env=PATH | {"PET_NNODES": "1", "PET_NODE_RANK": "0"}, launch=["torchrun", "t.py"]))
+    assert not bad(
+        ask(ENV, env=PATH | {"PET_NNODES": "1", "PET_NODE_RANK": "0"}, launch=["torchrun", "t.py"])
+    )
     assert not bad(ask(ENV, env=env, launch=["python", "train.py"]))
 
 
@@ -117,7 +124,9 @@ def test_set_to_nothing(ask: Ask) -> None:
     assert "env.empty" not in ask(ENV, env=PATH | {"RANK": ""}, launch=["torchrun", "train.py"])
 
 
-@pytest.mark.parametrize("value", ["10.0.0.1\r", "node0\xa0", " node0", "\x1b[2Jnode0", "n\udcff", "a\u200bb"])
+@pytest.mark.parametrize(
+    "value", ["10.0.0.1\r", "node0\xa0", " node0", "\x1b[2Jnode0", "n\udcff", "a\u200bb"]
+)
 def test_characters_that_nobody_sees(ask: Ask, value: str) -> None:
     found = ask(ENV, env=PATH | {"MASTER_ADDR": value}, launch=["torchrun", "train.py"])
     assert bad(found) == {"env.unprintable"}
@@ -152,8 +161,8 @@ def test_slips_of_the_pen(ask: Ask, name: str, meant: str) -> None:
     "name",
     [
         "NCCL_IB_TC", "CUDNN_VERSION", "GLOBAL_RANK", "PYTORCH_VERSION", "NVIDIA_VISIBLE_DEVICES",
-        "MY_RANK", "WORLD_RANK", "NCCL_NET_GDR_C2C", "TORCHVISION_VERSION", "CUDA_ROOT", "HOROVOD_RANK",
-        "NODE_RANK", "MASTER_NODE", "HOSTNAME", "PETSC_DIR", "TORCH_VERSION", "NCCL_VERSION",
+        "MY_RANK", "WORLD_RANK", "NCCL_NET_GDR_C2C", "TORCHVISION_VERSION", "CUDA_ROOT",
+        "HOROVOD_RANK",        "NODE_RANK", "MASTER_NODE", "HOSTNAME", "PETSC_DIR", "TORCH_VERSION", "NCCL_VERSION",
     ],
 )  # fmt: skip
 def test_names_of_others_are_no_slips(ask: Ask, name: str) -> None:
@@ -188,7 +197,9 @@ def test_under_a_launcher_the_variables_are_its_work(tmp_path: Path) -> None:
     launcher.write_text(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])")
     typing = str(Path(__file__).resolve().parent.parent / "typing")
     env = EXPORTED | {"PYTHONPATH": typing}
-    alone = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    alone = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     under = subprocess.run(
         [sys.executable, str(launcher)], env=env, capture_output=True, text=True, check=True
     )

@@ -61,7 +61,9 @@ def test_few_threads(ask_elsewhere: Elsewhere) -> None:
     assert found["limits.nproc-low"][1]["by"] == "ulimit -u 40"
 
 
-def test_locked_memory_counts_where_there_is_rdma(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_memory_counts_where_there_is_rdma(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     low = {"Max open files": 4096, "Max locked memory": 64 << 10}
     monkeypatch.setattr(limits, "limits_of", lambda pid: low)
     monkeypatch.setattr(limits, "_has_rdma", lambda: True)
@@ -78,7 +80,9 @@ def test_shm_small_full_read_only_and_gone(ask_elsewhere: Elsewhere) -> None:
     read_only = shm(ask_elsewhere, "mount -t tmpfs -o size=1g,ro tmpfs /dev/shm")
     assert "read-only" in read_only["shm.not-writable"][0]
     assert set(shm(ask_elsewhere, "mount -t tmpfs -o size=1g tmpfs /dev/shm")) == {"shm.fine"}
-    assert set(shm(ask_elsewhere, "umount -l /dev/shm; mount -t tmpfs tmpfs /dev")) == {"shm.not-writable"}
+    assert set(shm(ask_elsewhere, "umount -l /dev/shm; mount -t tmpfs tmpfs /dev")) == {
+        "shm.not-writable"
+    }
 
 
 @pytest.mark.needs("namespaces", "setpriv")
@@ -160,7 +164,9 @@ def test_a_group_that_is_full_and_one_that_killed(limited: Path, ask: Ask) -> No
         tight = memory.tightest(group)
         assert tight and tight[0] == 96 << 20 and tight[1] > 80 << 20 and tight[2] == str(limited)
         assert memory.killed(group) == 0
-        assert "memory.near-limit" in ask(memory.MEMORY, job=process.pid) or tight[1] < 0.92 * tight[0]
+        assert (
+            "memory.near-limit" in ask(memory.MEMORY, job=process.pid) or tight[1] < 0.92 * tight[0]
+        )
         process.stdin.write(b"60\n")
         process.stdin.flush()
         assert process.wait(20) == -9

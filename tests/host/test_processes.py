@@ -15,7 +15,6 @@ import pytest
 from ddp_assist.probes.host import processes as pass_
 from ddp_assist.probes.host.processes import Process, assignments, look, read, snapshot
 
-
 TYPING = Path(__file__).resolve().parent.parent / "typing"
 ENV = dict(os.environ, PYTHONPATH=str(TYPING))
 
@@ -123,7 +122,10 @@ def test_a_pid_given_to_another_process_is_not_the_old_one() -> None:
 
 
 def test_entries_that_vanish_or_are_cut_are_left_out(tmp_path: Path) -> None:
-    for name, stat in (("1", b"1 (init) S 0 1 1 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 7 0 3 0\n"), ("2", b"2 (cut")):
+    for name, stat in (
+        ("1", b"1 (init) S 0 1 1 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 7 0 3 0\n"),
+        ("2", b"2 (cut"),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "stat").write_bytes(stat)
     (tmp_path / "3").mkdir()
@@ -133,7 +135,19 @@ def test_entries_that_vanish_or_are_cut_are_left_out(tmp_path: Path) -> None:
     assert seen.hidden == "2 processes could not be read"
     only = seen.get(1)
     assert only == Process(
-        1, 0, os.getuid(), "init", "S", 1, 1, 1, 7, 3 / pass_.TICKS, 3 * pass_.PAGE, False, str(tmp_path)
+        1,
+        0,
+        os.getuid(),
+        "init",
+        "S",
+        1,
+        1,
+        1,
+        7,
+        3 / pass_.TICKS,
+        3 * pass_.PAGE,
+        False,
+        str(tmp_path),
     )
 
 
@@ -155,7 +169,15 @@ def test_hidepid_is_named() -> None:
     )
     inner = f'exec setpriv --reuid 65534 --clear-groups {sys.executable} -c "{code}"'
     done = subprocess.run(
-        ["unshare", "-m", "-p", "-f", "sh", "-c", f"mount -t proc -o hidepid=2 proc /proc && {inner}"],
+        [
+            "unshare",
+            "-m",
+            "-p",
+            "-f",
+            "sh",
+            "-c",
+            f"mount -t proc -o hidepid=2 proc /proc && {inner}",
+        ],
         capture_output=True,
         text=True,
         env=ENV,
@@ -168,8 +190,8 @@ def test_hidepid_is_named() -> None:
 @pytest.mark.needs("root", "setpriv")
 def test_another_users_process_shows_what_it_may() -> None:
     code = (
-        "from ddp_assist.probes.host.processes import look; p = look(%d);"
-        "print(p.uid, p.environ, p.cwd, bool(p.argv))" % os.getpid()
+        "import os; from ddp_assist.probes.host.processes import look; p = look(os.getppid());"
+        "print(p.uid, p.environ, p.cwd, bool(p.argv))"
     )
     done = subprocess.run(
         ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", code],

@@ -1,0 +1,141 @@
+"""Left-overs: real processes in a PID namespace of their own, so that nobody else's are seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddp_assist.probes.host import leftovers
+from ddp_assist.probes.host.leftovers import LEFT_OVERS
+from ddp_assist.probes.host.processes import snapshot
+from ddp_assist.probes.model import Finding
+
+pytestmark = pytest.mark.needs("namespaces")
+Elsewhere = Callable[..., dict[str, tuple[str, dict[str, Any]]]]
+SLEEPER = "import time; time.sleep(600)"
+
+
+@pytest.fixture
+def boxed(ask_elsewhere: Elsewhere) -> Callable[[str], dict[str, tuple[str, dict[str, Any]]]]:
+    """What the probe says in a box where `setup` ran first; the box ends with the question."""
+
+    def asked(setup: str) -> dict[str, tuple[str, dict[str, Any]]]:
+        inner = f'{setup}\n"$0" "$@"'
+        box = [
+            "unshare",
+            "-p",
+            "-m",
+            "-f",
+            "--mount-proc",
+            "--kill-child=SIGKILL",
+            "bash",
+            "-c",
+            inner,
+        ]
+        return ask_elsewhere(box, "host.leftovers")
+
+    return asked
+
+
+def rank(variables: str, before: str = "") -> str:
+    """A rank whose parent is gone: the first process of the box has inherited it."""
+    run = f"env {variables} {sys.executable} -c '{SLEEPER}'"
+    wait = "until readlink /proc/$P/exe | grep -q python; do :; done"
+    return f"P=$({before} {run} >/dev/null 2>&1 & echo $!); {wait}"
+
+
+def test_nothing_is_left(boxed: Callable[..., Any]) -> None:
+    assert set(boxed("true")) == {"left-overs.none"}
+
+
+def test_ranks_that_outlived_torchrun(boxed: Callable[..., Any]) -> None:
+    found = boxed(rank("RANK=1 WORLD_SIZE=2 TORCHELASTIC_RUN_ID=x"))
+    sentence, data = found["left-overs.orphan-ranks"]
+    assert "torchrun is gone" in sentence and len(data["pids"]) == 1
+
+
+def test_a_rank_started_by_hand_is_no_orphan(boxed: Callable[..., Any]) -> None:
+    found = boxed(rank("RANK=0 WORLD_SIZE=2 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500"))
+    assert set(found) == {"left-overs.none"}
+    assert len(found["left-overs.none"][1]["ranks"]) == 1
+
+
+def test_a_rank_under_its_launcher_is_alive(boxed: Callable[..., Any], tmp_path: Path) -> None:
+    launcher = tmp_path / "torchrun"
+    launcher.write_text(
+        "import os, subprocess, sys\n"
+        "env = dict(os.environ, RANK='0', WORLD_SIZE='1', TORCHELASTIC_RUN_ID='x')\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {SLEEPER!r}], env=env)\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    started = f"exec 3< <({sys.executable} {launcher}); read -u 3 P"
+    wait = "until readlink /proc/$P/exe | grep -q python; do :; done"
+    assert "left-overs.orphan-ranks" not in boxed(f"{started}; {wait}")
+
+
+def test_a_launcher_whose_shell_is_gone(boxed: Callable[..., Any], tmp_path: Path) -> None:
+    launcher = tmp_path / "torchrun"
+    launcher.write_text(SLEEPER)
+    wait = "until readlink /proc/$P/exe | grep -q python; do :; done"
+    started = f"P=$({sys.executable} {launcher} >/dev/null 2>&1 & echo $!); {wait}"
+    found = boxed(started)
+    assert set(found) == {"left-overs.orphan-launcher"}
+    assert "torchrun" in found["left-overs.orphan-launcher"][0]
+
+
+def test_a_stopped_rank(boxed: Callable[..., Any]) -> None:
+    stop = "kill -STOP $P; until grep -q '^State:.T' /proc/$P/status; do :; done"
+    found = boxed(rank("RANK=3 WORLD_SIZE=4") + "; " + stop)
+    assert list(found["left-overs.stopped"][1]["ranks"].values()) == ["3"]
+
+
+def test_a_rank_of_spawn_whose_parent_died(boxed: Callable[..., Any]) -> None:
+    wait = "until readlink /proc/$P/exe | grep -q python; do :; done"
+    real = (
+        "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5, parent_pid=99999)"
+    )
+    argv = f"exec -a python {sys.executable} -c 'import time; time.sleep(600)' '{real}'"
+    found = boxed(f'P=$(bash -c "{argv}" >/dev/null 2>&1 & echo $!); {wait}')
+    assert "the script that spawned it" in found["left-overs.orphan-ranks"][0]
+
+
+def test_ended_children_that_nobody_fetched(boxed: Callable[..., Any]) -> None:
+    code = (
+        "import os, time\\npid = os.fork() or os._exit(1)\\n"
+        "print(pid, flush=True)\\ntime.sleep(600)"
+    )
+    started = (
+        f"exec 3< <(RANK=0 WORLD_SIZE=1 {sys.executable} -c $'{code}'); read -u 3 P; "
+        "until grep -q '^State:.Z' /proc/$P/status; do :; done"
+    )
+    found = boxed(started)
+    assert found["left-overs.zombies"][1]["pids"]
+
+
+def test_a_rank_that_hangs_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No device here hangs on demand: the state is the only thing that is made up."""
+    mine = next(iter(snapshot().by_pid.values()))._replace(state="D", pid=4242)
+    monkeypatch.setattr(leftovers, "look", lambda pid: mine)
+    (found,) = leftovers._stuck([mine])
+    assert found.outcome == "d-state" and found.data["pids"] == [4242]
+    monkeypatch.setattr(leftovers, "look", lambda pid: mine._replace(cpu=mine.cpu + 1))
+    assert not list(leftovers._stuck([mine]))
+
+
+@pytest.mark.needs("setpriv")
+def test_hidden_processes_are_said_to_be(ask_elsewhere: Elsewhere) -> None:
+    user = "setpriv --reuid 65534 --clear-groups"
+    inner = f'mount -t proc -o hidepid=2 proc /proc; {user} "$0" "$@"'
+    found = ask_elsewhere(["unshare", "-p", "-m", "-f", "bash", "-c", inner], "host.leftovers")
+    assert "hidepid" in found["left-overs.hidden"][0]
+
+
+def test_it_does_not_blame_who_asks(ask: Callable[..., dict[str, Finding]]) -> None:
+    for finding in ask(LEFT_OVERS).values():
+        json.dumps(dict(finding.data))
