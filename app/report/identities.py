@@ -10,8 +10,7 @@ from typing import Any
 import re2
 
 COMMON = frozenset(
-    "root ubuntu user users admin nobody test tests dev data home train training torch python runner "
-    "localhost host node worker main master rank model none debian centos ec2-user jovyan".split()
+    ["root", "ubuntu", "user", "users", "admin", "nobody", "test", "tests", "dev", "data", "home", "train", "training", "torch", "python", "runner", "localhost", "host", "node", "worker", "main", "master", "rank", "model", "none", "debian", "centos", "ec2-user", "jovyan"]
 )
 _V4 = rb"(?:\d{1,3}\.){3}\d{1,3}"
 _FOUND = re2.compile(
@@ -95,11 +94,11 @@ class Identities:
         parts, done = [], 0
         for match in _FOUND.finditer(text):
             kind = next(kind for kind, at in _KINDS if match.group(at) is not None)
-            name = self._pseudonym(kind, match, text)
-            if name is None:
+            named = self._pseudonym(kind, match, text)
+            if named is None:
                 continue
-            counts[name[0]] = counts.get(name[0], 0) + 1
-            parts += [text[done : match.start()], name[1].encode()]
+            counts[named[0]] = counts.get(named[0], 0) + 1
+            parts += [text[done : match.start()], named[1].encode()]
             done = match.end()
         return b"".join((*parts, text[done:]))
 

@@ -54,7 +54,9 @@ def groups(pattern: Any) -> dict[str, int]:
 
 
 def _data(name: str) -> dict[str, Any]:
-    return tomllib.loads((files("ddp_assist.assets") / "redaction" / name).read_text("utf-8"))
+    text = (files("ddp_assist.assets") / "redaction" / name).read_text("utf-8")
+    found: dict[str, Any] = tomllib.loads(text)
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +154,8 @@ _PLACEHOLDER = re.compile(
     | required | optional | str | string | int | bytes | bool | any | invalid | expired | denied | rejected
     | x{3,}\S* | \*+ | \.{2,}.* | -+ | \?+ | your[-_]\S+ | change-?me | redacted | hidden | masked
     | \$\{?\w+\}?.* | \$\(.*  | %\w+%  | %[sdr] | <.* | \{.* | \[.* | \(.* | \[redacted:.*
-    | os\.(?:environ|getenv).* | getenv\b.* | (?:self|args|cfg|config|opt|opts|kwargs|options)\.[\w.]+\W*
+    | os\.(?:environ|getenv).* | getenv\b.*
+    | (?:self|args|cfg|config|opt|opts|kwargs|options)\.[\w.]+\W*
     | [a-z_]\w*(?:\.\w+)*[(\[].* ) \Z"""
 )
 _NUMBER = re.compile(rb"[-+]?[\d.,_]+(?:e[-+]?\d+)?(?:[kmgb%]|[mun]?s|it/s)?[)\]}.,]*\Z", re.I)
@@ -160,7 +163,7 @@ _IDENTIFIER = re.compile(rb"[A-Za-z_][A-Za-z0-9_.]*[)\]},:]*\Z")
 
 
 def named(text: bytes) -> Iterator[Hit]:
-    """Values that stand beside a secret's name: assignments, keys, flags, argv, name/value pairs."""
+    """Values that stand beside a secret's name: assignments, keys, flags, argv, pairs."""
     for pattern in (_NAMED, _LISTED, _FLAG, _SET, _PAIR):
         at = groups(pattern)
         place = 0

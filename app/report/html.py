@@ -1,0 +1,75 @@
+"""A report as one HTML file: no script, nothing fetched, every foreign character escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from ddp_assist.app.report.sections import sections
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def html(diagnosis: Mapping[str, Any], footer: str) -> str:
+    style = (files("ddp_assist.assets") / "templates" / "report.css").read_text("utf-8")
+    parts = [
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>ddp-assist: fix report</title>\n<style>\n{style}</style>\n</head>\n<body>",
+        "<h1>ddp-assist: fix report</h1>",
+    ]
+    for section in sections(diagnosis):
+        parts.append(f"<h2>{escape(section.title)}</h2>")
+        if section.title == "Answer" and diagnosis.get("path"):
+            parts.append(walk(diagnosis["path"]))
+        if section.title == "Trial":
+            parts.append(timeline(diagnosis["trial"].get("stages") or ()))
+        for block in section.blocks:
+            tag = "p" if block.kind == "text" else "pre"
+            parts.append(f"<{tag}>{escape(block.text)}</{tag}>")
+    return "\n".join([*parts, f"<footer>{escape(footer)}</footer>\n</body>\n</html>"]) + "\n"
+
+
+def walk(path: Sequence[Any]) -> str:
+    """The questions of the walk, one below the other, down to the cause."""
+    labels = [_label(step)[:64] for step in path][:40]
+    rows = []
+    for n, label in enumerate(labels):
+        y = 10 + n * 52
+        rows.append(f'<rect x="10" y="{y}" width="500" height="34" rx="4"></rect>')
+        rows.append(f'<text x="22" y="{y + 22}">{escape(label)}</text>')
+        if n:
+            rows.append(f'<line x1="260" y1="{y - 18}" x2="260" y2="{y}"></line>')
+    return _svg("The walk from the symptom to the cause", 520, len(labels) * 52 + 4, rows)
+
+
+def timeline(stages: Sequence[Mapping[str, Any]]) -> str:
+    """When each rank reached each stage; a stage without a time failed or was never reached."""
+    timed = [s for s in stages if isinstance(s.get("seconds"), (int, float))][:200]
+    if not timed:
+        return ""
+    longest = max(max(float(s["seconds"]) for s in timed), 1e-9)
+    rows = []
+    for n, stage in enumerate(timed):
+        y, width = 8 + n * 22, max(2.0, 300 * float(stage["seconds"]) / longest)
+        kind = ' class="failed"' if stage.get("error") else ""
+        said = f"rank {stage.get('rank')} {stage.get('stage')} {stage['seconds']:.3f} s"
+        rows.append(f'<rect{kind} x="210" y="{y}" width="{width:.1f}" height="14"></rect>')
+        rows.append(f'<text x="4" y="{y + 12}">{escape(said[:60])}</text>')
+    return _svg("The stages of the trial", 520, len(timed) * 22 + 14, rows)
+
+
+def _svg(title: str, width: int, height: int, rows: Sequence[str]) -> str:
+    head = f'<svg viewBox="0 0 {width} {height}" role="img"><title>{escape(title)}</title>'
+    return "\n".join([head, *rows, "</svg>"])
+
+
+def _label(step: Any) -> str:
+    if not isinstance(step, Mapping):
+        return str(step)
+    said = step.get("question") or step.get("title") or step.get("step") or step.get("id") or ""
+    answer = step.get("answer") or step.get("outcome") or step.get("finding")
+    return f"{said} {answer}" if answer else str(said)

@@ -1,0 +1,45 @@
+"""How fast the gate and the redactor are: MB/s per kind of text, and time(2n) / time(n)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ddp_assist.app.report import Redactor
+from ddp_assist.probes.text import clean
+
+KINDS = {
+    "plain log": "[rank0]: step 12 loss 0.12345 lr 1e-4 and more words to read here\n",
+    "colours": "\x1b[31m[rank0]\x1b[0m: step 12 loss 0.12345 lr 1e-4 and more words\n",
+    "addresses": "[W1120 socket.cpp:663] connect to [10.4.2.7]:29500 from node07 failed\n",
+    "secrets": "export API_TOKEN=abc123def456 url=https://u:p4ss9word@h.example/x?a=1\n",
+    "words of names": "token token token key=value password: and so on, secret keys tokens/s\n",
+    "open sequences": "\x1b]0;",
+    "controls": "\x00\x01\x7f",
+    "one long line": "abcdefgh12345678",
+    "colons": "a:b:",
+    "letters": "größe [rank0]: step 12 loss 0.12345 lr 1e-4 and more words to read\n",
+}
+
+
+def seconds(work: Callable[[str], str], text: str) -> float:
+    start = time.perf_counter()
+    work(text)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    redactor = Redactor({"HF_TOKEN": "canary-value-1"}, "node07.cluster.example", "jdoe", "/home/jdoe")
+    print(f"{'':16}{'clean':>12}{'2n/n':>6}{'redact':>12}{'2n/n':>6}")
+    for kind, unit in KINDS.items():
+        row = f"{kind:16}"
+        for work, size in ((clean, 4_000_000), (redactor.text, 1_000_000)):
+            text = unit * (size // len(unit))
+            once = min(seconds(work, text) for _ in range(3))
+            twice = min(seconds(work, text * 2) for _ in range(2))
+            row += f"{len(text) / once / 1e6:7.0f} MB/s{twice / once:6.1f}"
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
