@@ -27,6 +27,8 @@ BUILDERS: Mapping[str, Builder] = {
     "srun": ranks.with_srun,
     "drop-flag": ranks.drop_flag,
     "rename-option": ranks.rename_option,
+    "option-that-counts": ranks.option_that_counts,
+    "python-m-torchrun": ranks.as_module,
     "use-env": ranks.passes_local_rank,
     "unset-env": surroundings.unset_env,
     "set-env": surroundings.set_env,

@@ -18,9 +18,9 @@ from ddp_assist.app.fixes.launch_words import (
     set_variable,
 )
 from ddp_assist.app.fixes.model import Fix, Situation
-from ddp_assist.probes.launch.launchers import whole
+from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import Launch, LaunchPlan
-from ddp_assist.probes.launch.write import Edit
+from ddp_assist.probes.launch.write import Edit, fitting
 
 
 def same_nnodes(situation: Situation) -> Fix | None:
@@ -218,6 +218,47 @@ def rename_option(situation: Situation) -> Fix | None:
                     yield Edit((placed(plan, option.span[0]), end), "--" + right)
 
     return as_fix(situation, f"--{right} instead of {wrong}", edited(situation, rule))
+
+
+def option_that_counts(situation: Situation) -> Fix | None:
+    """An option moved to where the launcher sees it, or its value to the option that counts."""
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        flag = situation.value("option")
+        host, port = plan.master_addr, plan.master_port or "29400"
+        if plan.launcher in ELASTIC and plan.rdzv_backend == "c10d" and host:
+            if not plan.rdzv_endpoint:
+                yield from drop_option(launch, plan, "master-addr")
+                yield from drop_option(launch, plan, "master-port")
+                yield set_option(launch, plan, "rdzv-endpoint", f"{host}:{port}")
+            return
+        if not isinstance(flag, str) or plan.script_span is None:
+            return
+        behind = launch.text[plan.script_span[1] : plan.span[1]]
+        pattern = re.escape(flag.lstrip("-")).replace(r"\-", "[-_]")
+        match = re.search(rf"[ \t]+(--{pattern}(?:=|[ \t]+)[\w:.,]+)(?=\s|$)", behind)
+        if match is not None:
+            start = placed(plan, plan.script_span[1]) + match.start()
+            where = plan.launcher_span[1]
+            yield Edit((start, start + len(match[0])), "")
+            yield Edit((where, where), f" {match[1]}")
+
+    return as_fix(situation, "the option where it counts", edited(situation, rule))
+
+
+def as_module(situation: Situation) -> Fix | None:
+    """The launcher of the interpreter that has the job's torch, not the first one on PATH."""
+    said = situation.value("python") or situation.value("interpreter")
+    python = str(said) if isinstance(said, str) and said else situation.target.python or "python"
+    modules = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.launch"}
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.launcher in modules and plan.python is None:
+            span = (placed(plan, plan.launcher_span[0]), plan.launcher_span[1])
+            word = fitting(launch, (span[0], span[0]), python)
+            yield Edit(span, f"{word} -m {modules[plan.launcher]}")
+
+    return as_fix(situation, f"the launcher of {python}", edited(situation, rule))
 
 
 def passes_local_rank(situation: Situation) -> Fix | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ddp_assist.probes.launch import check_meeting, check_ranks, check_words
+from ddp_assist.probes.launch import check_meeting, check_ranks, check_script, check_words
 from ddp_assist.probes.launch.judging import PROBE
 from ddp_assist.probes.model import Finding, Probe, Target, Weight
 
@@ -33,6 +33,8 @@ OUTCOMES: Mapping[str, Weight] = {
     "nccl-not-in-build": "bad",
     "env-left-exported": "bad",
     "env-export-syntax": "bad",
+    "missing-env": "bad",
+    "local-rank-argument": "bad",
     "launcher-flag-ignored": "bad",
     "launcher-deprecated": "info",
     "option-unknown": "info",
@@ -59,6 +61,8 @@ CHECKS = (
     check_words.unknown_options,
     check_words.hostfile,
     check_words.container,
+    check_script.missing,
+    check_script.local_rank,
 )
 
 
