@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_ENTIRE = 4 << 20
+_ENTIRE = 2 << 20
 _AROUND = 12_288
 _TAIL = 128 << 10
 
@@ -60,6 +60,9 @@ class Excerpt:
     @property
     def any_text(self) -> bool:
         return any(piece.strip() for _, piece in [*self._pieces, self._tail])
+
+    def mentions(self, *words: bytes) -> bool:
+        return any(word in piece for _, piece in [*self._pieces, self._tail] for word in words)
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Numbered lines; of a line that a CR rewrote, what it showed last."""

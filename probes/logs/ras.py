@@ -26,6 +26,7 @@ _RANK = re.compile(
 )
 _MISSING = re.compile(r"missing ranks?: (?P<ranks>[\d, -]+)", re.IGNORECASE)
 _PROCESS = re.compile(r"Process (?P<pid>\d{1,9}) on node (?P<node>[^\s,]+)")
+_WORDS = (b"MISMATCH", b"INCOMPLETE", b"DEAD", b"considered dead", b"collective_counts", b"RUNNING")
 _OUTCOME = {"MISMATCH": "rank-behind", "INCOMPLETE": "rank-missing", "DEAD": "process-dead"}
 _SAYS = {
     "rank-behind": "its ranks have launched different numbers of collectives",
@@ -36,7 +37,7 @@ _SAYS = {
 
 def look(target: Target) -> Iterator[Finding]:
     for log in read(target.logs):
-        if not log.unreadable:
+        if not log.unreadable and log.excerpt.mentions(*_WORDS):
             yield from _of_json(log) if _looks_like_json(log) else told(log.lines())
 
 

@@ -78,7 +78,7 @@ def _read(logs: tuple[str, ...], watch: Watch | None) -> tuple[Log, ...]:
 
 
 def _one(source: Source, share: int, watch: Watch | None) -> Log:
-    log = Log(source.name, source.rank, excerpt=Excerpt(min(share, 4 << 20)), notes=source.notes)
+    log = Log(source.name, source.rank, excerpt=Excerpt(min(share, 2 << 20)), notes=source.notes)
     try:
         for hit in scanner().scan(_counted(source, log, watch), log.excerpt):
             log.hits.setdefault(hit.signature.id, hit)

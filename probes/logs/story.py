@@ -33,6 +33,7 @@ _REPORTS = re.compile(
 _NOT_A_FAILURE = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "StopIteration"})
 _LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python\d|^<|/importlib/|/torchrun$|/bin/\w+$")
 _SHOWN = 600
+_MOST_RANKS = 65_536
 
 
 def look(target: Target) -> Iterator[Finding]:
@@ -44,7 +45,8 @@ def told(lines: list[Line]) -> Iterator[Finding]:
     """The findings of a log that is already taken apart."""
     failures = _in_time(tracebacks(lines))
     own = [one for one in failures if _kind(one) == "own"]
-    exits = _of_themselves(ends(lines), lines)
+    every_end = ends(lines)
+    exits = _of_themselves(every_end, lines)
     yield from _ended(exits)
     if own and own[0].rank is None:
         _rank_from_table(own[0], exits)
@@ -55,7 +57,7 @@ def told(lines: list[Line]) -> Iterator[Finding]:
         yield _killed_first(killed[0], failures)
     else:
         yield from _only_followers(failures, lines)
-    yield from _silent(lines, failures, exits)
+        yield from _silent(lines, failures, every_end)
 
 
 # The program ended well, and its threads of gloo were still there.
@@ -219,19 +221,24 @@ _WORLD = re.compile(
 
 
 def _silent(lines: list[Line], failures: list[Traceback], exits: list[End]) -> Iterator[Finding]:
+    """Who neither failed nor was ended although the others waited for somebody in vain."""
     sizes = {
         int(next(filter(None, m.groups()))) for line in lines if (m := _WORLD.search(line.text))
     }
-    failed = {one.rank for one in failures} - {None}
-    ended = {end.rank for end in exits if end.signal != 15} - {None}
-    if len(sizes) != 1 or not failed:
+    waiting = {one.rank for one in failures if _kind(one) in ("follows", "waited")}
+    waiting |= {line.rank for line in lines if _WATCHDOG.search(line.text)}
+    accounted = {rank for rank in waiting | {end.rank for end in exits} if rank is not None}
+    if len(accounted) < 2:
         return
-    world = sizes.pop()
-    heard = {line.rank for line in lines if line.rank is not None}
-    silent = sorted(set(range(world)) - heard - ended) if world <= 65_536 else []
-    if silent and len(silent) < world and len(heard) > 1:
+    # Without the size of the world only a gap below the highest rank can be seen.
+    world = sizes.pop() if len(sizes) == 1 else max(accounted) + 1 if 0 in accounted else 0
+    left = set(range(world)) - accounted if world <= _MOST_RANKS else set()
+    unheard = left - {line.rank for line in lines}
+    silent = sorted(unheard or left)
+    if silent and len(silent) < len(accounted):
         shown = ", ".join(map(str, silent[:16]))
-        yield Finding("story", "silent-rank", f"of {world} ranks these print nothing: {shown}",
+        sentence = f"rank {shown} reports no failure, while {len(accounted)} others lost a rank"
+        yield Finding("story", "silent-rank", sentence,
                       {"ranks": silent[:64], "rank": silent[0], "world_size": world})  # fmt: skip
 
 

@@ -120,6 +120,12 @@ def test_the_silent_rank_is_pointed_at() -> None:
     assert found["silent-rank"].data["ranks"] == [2]
 
 
+def test_who_left_early_is_the_gap_among_those_that_lost_it() -> None:
+    found = told(*of(0, PEER), *of(2, PEER), *of(3, PEER))
+    assert found["silent-rank"].data["ranks"] == [1]
+    assert "silent-rank" not in told(*of(4, PEER), *of(6, PEER)), "the other node has the rest"
+
+
 def test_a_syntax_error_has_no_header() -> None:
     found = told('  File "/home/ann/fit.py", line 4', "    for", "SyntaxError: invalid syntax")
     assert found["script-error"].data["script_line"] == 4
@@ -155,7 +161,10 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize(("how", "outcome"), [("raises", "script-error"), ("dies", "killed-9")])
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [("raises", "script-error"), ("dies", "killed-9"), ("leaves", "silent-rank")],
+)
 def test_real_ranks(how: str, outcome: str, tmp_path: Path) -> None:
     import subprocess
 
@@ -170,4 +179,5 @@ def test_real_ranks(how: str, outcome: str, tmp_path: Path) -> None:
     log.write_bytes(ran.stdout + ran.stderr)
     found = {f.outcome: f for f in story.look(Target(logs=(str(log),)))}
     assert outcome in found, ran.stderr.decode(errors="replace")[-3000:]
-    assert found["first-failure"].data["rank"] == 1
+    pointed = found.get("first-failure") or found["silent-rank"]
+    assert pointed.data["rank"] == 1
