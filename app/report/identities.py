@@ -5,12 +5,43 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import re2
 
 COMMON = frozenset(
-    ["root", "ubuntu", "user", "users", "admin", "nobody", "test", "tests", "dev", "data", "home", "train", "training", "torch", "python", "runner", "localhost", "host", "node", "worker", "main", "master", "rank", "model", "none", "debian", "centos", "ec2-user", "jovyan"]
+    [
+        "root",
+        "ubuntu",
+        "user",
+        "users",
+        "admin",
+        "nobody",
+        "test",
+        "tests",
+        "dev",
+        "data",
+        "home",
+        "train",
+        "training",
+        "torch",
+        "python",
+        "runner",
+        "localhost",
+        "host",
+        "node",
+        "worker",
+        "main",
+        "master",
+        "rank",
+        "model",
+        "none",
+        "debian",
+        "centos",
+        "ec2-user",
+        "jovyan",
+    ]
 )
 _V4 = rb"(?:\d{1,3}\.){3}\d{1,3}"
 _FOUND = re2.compile(
@@ -136,9 +167,8 @@ class Identities:
         return kind, self.name(kind, said.lower())
 
     def _address(self, said: str, before: bytes, after: bytes) -> str | None:
-        try:
-            address = ipaddress.ip_address(said)
-        except ValueError:
+        address = _parsed(said)
+        if address is None:
             return None
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             inner = self._address(str(address.ipv4_mapped), b"", after)
@@ -164,6 +194,14 @@ class Identities:
         prefix = 24 if address.version == 4 else 64
         net = self.name("net", str(ipaddress.ip_network(f"{address}/{prefix}", strict=False)))
         return self.name("ip", str(address), f"({what},{net})")
+
+
+@lru_cache(maxsize=4096)
+def _parsed(said: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(said)
+    except ValueError:
+        return None
 
 
 def _documentation(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

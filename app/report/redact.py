@@ -17,6 +17,7 @@ from ddp_assist.probes.text import clean
 
 BLOCK = 4 << 20
 LONGEST_LINE = 64 << 20
+_APART = b"\n\x1e\n"  # no cleaned text holds it
 
 
 class Redactor:
@@ -26,6 +27,7 @@ class Redactor:
         self, env: Mapping[str, str], hostname: str, user: str, home: str, *more: Mapping[str, str]
     ) -> None:
         self.counts: dict[str, int] = {}
+        self._known: dict[str, str] = {}
         rules()  # a rule that can't be read must be heard, not hidden as a field that failed
         self._exact = sorted(_exact((env, *more)), key=len, reverse=True)
         nodes = _nodes(env.get("SLURM_JOB_NODELIST", "") or env.get("SLURM_NODELIST", ""))
@@ -37,6 +39,8 @@ class Redactor:
         return self._identities.names
 
     def text(self, text: str) -> str:
+        if text in self._known:
+            return self._known[text]
         return self._bytes(clean(text).encode("utf-8", "replace")).decode("utf-8", "replace")
 
     def _bytes(self, text: bytes) -> bytes:
@@ -45,8 +49,9 @@ class Redactor:
                 if value in text:
                     self._count("environment", text.count(value))
                     text = text.replace(value, b"[REDACTED:environment]")
+            lower = text.lower()  # a text that shrinks keeps no word that it did not have
             for rule in rules():
-                text = self._mask(text, rule.hits(text))
+                text = self._mask(text, rule.hits(text, lower))
             text = self._mask(text, named(text))
             return self._identities.hide(text, self.counts)
         except (ValueError, LookupError, TypeError, RecursionError):
@@ -75,10 +80,28 @@ class Redactor:
                 self._count("named")
                 return f"{MARK}named]"
             return shown
-        return self.json(value)
+        return self._json(value)
 
     def json(self, value: Any) -> Any:
         """The same structure, every text in it redacted, keys too."""
+        self._known = self._together(_texts(value))
+        try:
+            return self._json(value)
+        finally:
+            self._known = {}
+
+    def _together(self, texts: Iterator[str]) -> dict[str, str]:
+        """Many small texts in one pass; when they ran into each other, none is taken from it."""
+        unique = list(dict.fromkeys(texts))
+        shown = self._bytes(_APART.join(clean(t).encode("utf-8", "replace") for t in unique))
+        pieces = shown.split(_APART)
+        if len(pieces) != len(unique):
+            return {}
+        return dict(
+            zip(unique, (piece.decode("utf-8", "replace") for piece in pieces), strict=True)
+        )
+
+    def _json(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -98,7 +121,7 @@ class Redactor:
             if isinstance(entry, str) and flag and not entry.startswith("-"):
                 shown.append(self.value(before.lstrip("-"), entry))
             else:
-                shown.append(self.json(entry))
+                shown.append(self._json(entry))
             before = entry if isinstance(entry, str) else ""
         return shown
 
@@ -106,7 +129,7 @@ class Redactor:
         """What is still in a finished report: the rule and the line, never the secret."""
         data = rendered.encode("utf-8", "replace")
         hits = [Hit(data.find(v), 0, "environment") for v in self._exact if v in data]
-        hits += [h for rule in rules() for h in rule.hits(data)]
+        hits += [h for rule in rules() for h in rule.hits(data, data.lower())]
         hits = [h for h in hits if not data.startswith(MARK.encode(), h.start)]
         said = [f"{h.kind}, line {data.count(10, 0, h.start) + 1}" for h in hits]
         if not said and self._identities.hide(data, {}) != data:
@@ -116,6 +139,18 @@ class Redactor:
                 if self._identities.hide(line, {}) != line
             ]
         return said
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield str(key)
+            yield from _texts(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _texts(entry)
 
 
 def _exact(environments: tuple[Mapping[str, str], ...]) -> set[bytes]:

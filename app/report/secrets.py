@@ -35,8 +35,11 @@ class Rule:
     pattern: Any
     least: int = 0
     mixed: bool = False
+    needs: tuple[bytes, ...] = ()
 
-    def hits(self, text: bytes) -> Iterator[Hit]:
+    def hits(self, text: bytes, lower: bytes) -> Iterator[Hit]:
+        if self.needs and not any(word in lower for word in self.needs):
+            return
         place = groups(self.pattern)["secret"]
         for match in self.pattern.finditer(text):
             start, end = match.span(place)
@@ -63,10 +66,12 @@ def _data(name: str) -> dict[str, Any]:
 def rules() -> tuple[Rule, ...]:
     """Keys in blocks, shapes, then contexts, in the order they are applied."""
     data = _data("rules.toml")
-    found = [Rule("private-key", re2.compile(_PEM))]
+    found = [Rule("private-key", re2.compile(_PEM), needs=(b"private key",))]
     for entry in (*data["shape"], *data["context"]):
         pattern = re2.compile(entry["pattern"].encode())
-        found.append(Rule(entry["kind"], pattern, entry.get("least", 0), entry.get("mixed", False)))
+        needs = tuple(word.encode() for word in entry.get("needs", ()))
+        least, mixed = entry.get("least", 0), entry.get("mixed", False)
+        found.append(Rule(entry["kind"], pattern, least, mixed, needs))
     return tuple(found)
 
 
