@@ -66,7 +66,7 @@ def _look(target: Target) -> Iterator[Finding]:
         yield Finding("interface", outcome, sentence, {}, (evidence,))
         return
     chosen = nccl_takes(links)
-    if not env.get(NCCL) and chosen:
+    if len(env.get(NCCL, "")) < 2 and chosen:
         outcome, sentence = _reach(chosen, "left alone, NCCL", far and target.backend == "nccl")
         outcome = (
             "nccl-takes" if outcome in ("fine", "virtual-alone", "loopback-alone") else outcome

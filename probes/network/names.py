@@ -84,7 +84,7 @@ def _look_name(target: Target) -> Iterator[Finding]:
             sentence = f"{shown} is only digits, so it is read as the address {found[0]}"
             yield Finding("name", "digits", sentence, data, see)
             continue
-        if EXAMPLE_NETS.match(host):
+        if EXAMPLE_NETS.match(host) and not any(map(is_ours, found)):
             yield Finding(
                 "name", "placeholder", f"{shown} is an address kept for examples", data, see
             )

@@ -162,7 +162,8 @@ def test_slips_of_the_pen(ask: Ask, name: str, meant: str) -> None:
     [
         "NCCL_IB_TC", "CUDNN_VERSION", "GLOBAL_RANK", "PYTORCH_VERSION", "NVIDIA_VISIBLE_DEVICES",
         "MY_RANK", "WORLD_RANK", "NCCL_NET_GDR_C2C", "TORCHVISION_VERSION", "CUDA_ROOT",
-        "HOROVOD_RANK",        "NODE_RANK", "MASTER_NODE", "HOSTNAME", "PETSC_DIR", "TORCH_VERSION", "NCCL_VERSION",
+        "HOROVOD_RANK",
+        "NODE_RANK", "MASTER_NODE", "HOSTNAME", "PETSC_DIR", "TORCH_VERSION", "NCCL_VERSION",
     ],
 )  # fmt: skip
 def test_names_of_others_are_no_slips(ask: Ask, name: str) -> None:
