@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 
-from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
+from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit, NotMine
 
 
 def imports(draft: Draft) -> None:
     found = [f for f in draft.alike if f.data.get("kind") == "name"]
-    if draft.data.get("kind") != "name" or not all(f.data.get("add") for f in found):
+    if draft.data.get("kind") != "name":
+        raise NotMine
+    if not all(f.data.get("add") for f in found):
         raise NoEdit
     for finding in found:
         draft.text.add_import(str(finding.data["add"]))
@@ -18,7 +20,7 @@ def imports(draft: Draft) -> None:
 def empty_body(draft: Draft) -> None:
     header = draft.data.get("header")
     if not isinstance(header, int):
-        raise NoEdit
+        raise NotMine
     text = draft.text
     tab = "\t" if text.indentation(header).startswith("\t") else "    "
     at = header + 1
@@ -34,7 +36,10 @@ def show_error(draft: Draft) -> None:
     if not isinstance(statement, ast.Try):
         raise NoEdit
     first = statement.body[0]
-    if not first.lineno <= draft.data["init"][0] <= (first.end_lineno or 0) or len(statement.body) < 2:
+    if (
+        not first.lineno <= draft.data["init"][0] <= (first.end_lineno or 0)
+        or len(statement.body) < 2
+    ):
         raise NoEdit
     own = len(text.indentation(first.lineno))
     outer = text.indentation(statement.lineno)

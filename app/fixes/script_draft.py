@@ -54,12 +54,18 @@ class Draft:
     def alike(self) -> list[Finding]:
         """All findings of the same outcome in the same file."""
         seen = (*self.situation.speaks_for, *self.situation.findings)
-        same = [f for f in seen if f.key == self.finding.key and f.data.get("file") == self.data["file"]]
+        same = [
+            f for f in seen if f.key == self.finding.key and f.data.get("file") == self.data["file"]
+        ]
         return list({(f.data.get("line"), f.data.get("col"), f.sentence): f for f in same}.values())
 
 
 class NoEdit(Exception):
     """An edit here would be a guess."""
+
+
+class NotMine(Exception):
+    """Another cure is meant for this finding."""
 
 
 Maker = Callable[[Draft], None]
@@ -79,11 +85,17 @@ class Cure:
         finding = _finding(situation, self.causes)
         if finding is None:
             return None
-        steps = tuple(f"{finding.data.get('where', '')}: {s}" if i == 0 else s for i, s in enumerate(self.steps))
+        steps = tuple(
+            f"{finding.data.get('where', '')}: {s}" if i == 0 else s
+            for i, s in enumerate(self.steps)
+        )
         files: tuple[FileEdit, ...] = ()
         left = ""
         if self.make is not None and not finding.data.get("notebook"):
-            files, left = _edits(situation, finding, self.make)
+            try:
+                files, left = _edits(situation, finding, self.make)
+            except NotMine:
+                return None
         return Fix(
             cause=situation.cause,
             title=self.title,
@@ -117,7 +129,9 @@ def _edits(situation: Situation, finding: Finding, make: Maker) -> tuple[tuple[F
         return (), ""
     files = (*(e for e in made if e is not None), *draft.new)
     still = remaining(situation, files)
-    if still is None or any(f.key == finding.key and f.data.get("name") == finding.data.get("name") for f in still):
+    if still is None or any(
+        f.key == finding.key and f.data.get("name") == finding.data.get("name") for f in still
+    ):
         return (), ""
     left = "; ".join(f.sentence for f in still if OUTCOMES[f.outcome] == "bad")
     return files, f"Still wrong afterwards: {left}" if left else ""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ddp_assist.app.fixes import script_code, script_meeting, script_processes, script_ranks, script_stores
+from ddp_assist.app.fixes import (
+    script_code,
+    script_meeting,
+    script_processes,
+    script_ranks,
+    script_stores,
+)
 from ddp_assist.app.fixes.model import Builder
 from ddp_assist.app.fixes.script_draft import Cure
 

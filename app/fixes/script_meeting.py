@@ -46,7 +46,11 @@ def _pick_once(draft: Draft) -> None:
     if not functions:
         raise NoEdit
     worker = functions[-1]
-    names = {n.id for n in ast.walk(text.statement_at(draft.place[0]) or worker) if isinstance(n, ast.Name)}
+    names = {
+        n.id
+        for n in ast.walk(text.statement_at(draft.place[0]) or worker)
+        if isinstance(n, ast.Name)
+    }
     picks = [
         s for s in worker.body
         if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and not s.value.args
@@ -91,19 +95,35 @@ def setdefault(draft: Draft) -> None:
 
 
 def _softly(text: Text, statement: ast.stmt) -> str:
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Subscript):
+    if (
+        isinstance(statement, ast.Assign)
+        and len(statement.targets) == 1
+        and isinstance(statement.targets[0], ast.Subscript)
+    ):
         target = statement.targets[0]
         value, key = text.source.code(statement.value), text.source.code(target.slice)
         return f"{text.source.code(target.value)}.setdefault({key}, {value})"
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and isinstance(statement.value.func, ast.Attribute):
+    if (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Call)
+        and isinstance(statement.value.func, ast.Attribute)
+    ):
         call = statement.value
         owner = text.source.code(statement.value.func.value)
         if statement.value.func.attr == "update":
-            pairs = [(repr(k.arg).replace("'", '"'), text.source.code(k.value)) for k in call.keywords if k.arg]
+            pairs = [
+                (repr(k.arg).replace("'", '"'), text.source.code(k.value))
+                for k in call.keywords
+                if k.arg
+            ]
             for table in call.args:
                 if not isinstance(table, ast.Dict):
                     raise NoEdit
-                pairs += [(text.source.code(k), text.source.code(v)) for k, v in zip(table.keys, table.values, strict=True) if k]
+                pairs += [
+                    (text.source.code(k), text.source.code(v))
+                    for k, v in zip(table.keys, table.values, strict=True)
+                    if k
+                ]
             lines = [f"{owner}.setdefault({key}, {value})" for key, value in pairs]
             return f"{text.newline}{text.indentation(statement.lineno)}".join(lines)
     raise NoEdit
@@ -124,7 +144,11 @@ def master_env(draft: Draft) -> None:
     indent = text.indentation(statement.lineno)
     text.insert(
         statement.lineno,
-        *(f'{indent}os.environ.setdefault("{n}", {DEFAULT[n]})' for n in ("MASTER_ADDR", "MASTER_PORT") if n in names),
+        *(
+            f'{indent}os.environ.setdefault("{n}", {DEFAULT[n]})'
+            for n in ("MASTER_ADDR", "MASTER_PORT")
+            if n in names
+        ),
     )
 
 
@@ -138,7 +162,9 @@ def _rank_of_worker(draft: Draft, call: ast.Call, names: list[str]) -> None:
     size = next((p for p in parameters[1:] if re.search(r"world|size|nproc|^n$", p)), None)
     if not parameters or ("WORLD_SIZE" in names and size is None):
         raise NoEdit
-    extra = ([f"rank={parameters[0]}"] if "RANK" in names else []) + ([f"world_size={size}"] if "WORLD_SIZE" in names else [])
+    extra = ([f"rank={parameters[0]}"] if "RANK" in names else []) + (
+        [f"world_size={size}"] if "WORLD_SIZE" in names else []
+    )
     append_argument(text, call, ", ".join(extra))
 
 
@@ -160,7 +186,13 @@ def init_method(draft: Draft) -> None:
     if not value:
         right = "env://"
     elif not separator:
-        right = f"tcp://{value}" if re.search(r":\d+$", value) else f"file://{value}" if value.startswith("/") else ""
+        right = (
+            f"tcp://{value}"
+            if re.search(r":\d+$", value)
+            else f"file://{value}"
+            if value.startswith("/")
+            else ""
+        )
     elif scheme == "file":
         right = f"file:///{rest}"
     elif scheme == "tcp":
@@ -211,11 +243,21 @@ def make_group(draft: Draft) -> None:
     if statement is None:
         raise NoEdit
     backend = "nccl" if "cuda" in text.source.text else "gloo"
-    start = "dist." if re.search(r"(?m)^import torch\.distributed as dist|^from torch import .*distributed as dist", text.source.text) else ""
+    start = (
+        "dist."
+        if re.search(
+            r"(?m)^import torch\.distributed as dist|^from torch import .*distributed as dist",
+            text.source.text,
+        )
+        else ""
+    )
     if not start:
         text.add_import("import torch.distributed as dist")
         start = "dist."
-    text.insert(statement.lineno, f'{text.indentation(statement.lineno)}{start}init_process_group("{backend}")')
+    text.insert(
+        statement.lineno,
+        f'{text.indentation(statement.lineno)}{start}init_process_group("{backend}")',
+    )
 
 
 def world(draft: Draft) -> None:

@@ -17,7 +17,10 @@ def main_guard(draft: Draft) -> None:
     index = next(i for i, s in enumerate(body) if s.lineno == place[0])
     last = body[index]
     for later in body[index + 1 :]:
-        if isinstance(later, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef | ast.Import | ast.ImportFrom):
+        if isinstance(
+            later,
+            ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef | ast.Import | ast.ImportFrom,
+        ):
             break
         last = later
     text.insert(place[0], 'if __name__ == "__main__":')
@@ -53,7 +56,7 @@ def _rank_first(draft: Draft) -> None:
     if not isinstance(function, ast.FunctionDef):
         raise NoEdit
     names = [a.arg for a in function.args.args]
-    if len(names) != draft.data["given"] - 1 or {"rank", "local_rank", "gpu"} & set(names):
+    if len(names) != draft.data["given"] or {"rank", "local_rank", "gpu"} & set(names):
         raise NoEdit
     if names:
         start = text.place(function.args.args[0])[:2]
@@ -64,7 +67,10 @@ def _rank_first(draft: Draft) -> None:
         col = text.source.line(line).index("(", col) + 1
         text.replace([line, col, line, col], "rank")
     for node in ast.walk(function):
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "init_process_group":
+        if (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) == "init_process_group"
+        ):
             rank = argument(node, "rank", 4)
             if isinstance(rank, ast.Constant) and rank.value == 0:
                 text.replace(text.place(rank), "rank")
@@ -77,13 +83,35 @@ def to_module(draft: Draft) -> None:
         raise NoEdit
     function = text.node_at(data["function_span"], ast.FunctionDef)
     body = text.source.tree.body if text.source.tree is not None else []
-    outer = next((s for s in body if isinstance(s, ast.FunctionDef) and s.lineno < data["function_span"][0] <= (s.end_lineno or 0)), None)
-    if not isinstance(function, ast.FunctionDef) or outer is None or function.decorator_list or function not in outer.body:
+    outer = next(
+        (
+            s
+            for s in body
+            if isinstance(s, ast.FunctionDef)
+            and s.lineno < data["function_span"][0] <= (s.end_lineno or 0)
+        ),
+        None,
+    )
+    if (
+        not isinstance(function, ast.FunctionDef)
+        or outer is None
+        or function.decorator_list
+        or function not in outer.body
+    ):
         raise NoEdit
-    if function.args.vararg or function.args.kwarg or function.args.defaults or function.args.kwonlyargs:
+    if (
+        function.args.vararg
+        or function.args.kwarg
+        or function.args.defaults
+        or function.args.kwonlyargs
+    ):
         raise NoEdit
     free = _free(text, function)
-    if any(function.name == n.id for n in ast.walk(outer) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)):
+    if any(
+        function.name == n.id
+        for n in ast.walk(outer)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    ):
         raise NoEdit
     inside = _inside_strings(text.source)
     cut = len(text.indentation(function.lineno))
@@ -93,7 +121,9 @@ def to_module(draft: Draft) -> None:
     ]  # fmt: skip
     if free:
         parameters = [a.arg for a in function.args.args] + free
-        lines[0] = re.sub(r"\(.*\)(\s*(->.*)?:)", f"({', '.join(parameters)})\\1", lines[0], count=1)
+        lines[0] = re.sub(
+            r"\(.*\)(\s*(->.*)?:)", f"({', '.join(parameters)})\\1", lines[0], count=1
+        )
         if ", ".join(parameters) not in lines[0]:
             raise NoEdit
     last = function.end_lineno or function.lineno
@@ -104,7 +134,10 @@ def to_module(draft: Draft) -> None:
     call = draft.call
     if not free:
         return
-    spawned = getattr(call.func, "attr", getattr(call.func, "id", "")) in ("spawn", "start_processes")
+    spawned = getattr(call.func, "attr", getattr(call.func, "id", "")) in (
+        "spawn",
+        "start_processes",
+    )
     given = argument(call, "args", 1 if spawned else 3)
     if given is None:
         node = text.node_at(data["value_span"], ast.AST)
@@ -125,7 +158,11 @@ def _free(text: Text, function: ast.FunctionDef) -> list[str]:
     stack = [table]
     while stack:
         scope = stack.pop()
-        if isinstance(scope, symtable.Function) and scope.get_name() == function.name and scope.get_lineno() == function.lineno:
+        if (
+            isinstance(scope, symtable.Function)
+            and scope.get_name() == function.name
+            and scope.get_lineno() == function.lineno
+        ):
             return sorted(scope.get_frees())
         stack += scope.get_children()
     raise NoEdit
@@ -170,7 +207,10 @@ def not_fork(draft: Draft) -> None:
     for node in text.source.tree.body if text.source.tree is not None else []:
         if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
             first = node.body[0]
-            text.insert(first.lineno, f'{text.indentation(first.lineno)}{_module(text)}.set_start_method("spawn")')
+            text.insert(
+                first.lineno,
+                f'{text.indentation(first.lineno)}{_module(text)}.set_start_method("spawn")',
+            )
             return
     raise NoEdit
 
@@ -190,7 +230,11 @@ def no_daemon(draft: Draft) -> None:
         text.replace(text.place(flag), "False")
         return
     for node in ast.walk(text.source.tree or ast.Pass()):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute) and node.targets[0].attr == "daemon":
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Attribute)
+            and node.targets[0].attr == "daemon"
+        ):
             text.replace(text.place(node.value), "False")
             return
     raise NoEdit

@@ -20,7 +20,9 @@ def for_all(draft: Draft) -> None:
     if not isinstance(branch, ast.If) or branch.orelse or not _on_rank(branch.test):
         raise NoEdit
     line = draft.place[0]
-    index = next((i for i, s in enumerate(branch.body) if s.lineno <= line <= (s.end_lineno or 0)), None)
+    index = next(
+        (i for i, s in enumerate(branch.body) if s.lineno <= line <= (s.end_lineno or 0)), None
+    )
     if index is None or not isinstance(branch.body[index], ast.Expr | ast.Assign):
         raise NoEdit
     inside = branch.body[index]
@@ -38,7 +40,9 @@ def for_all(draft: Draft) -> None:
 
 
 def _on_rank(test: ast.expr) -> bool:
-    return bool(re.search(r"rank|main|master|zero", ast.unparse(test), re.I)) and not isinstance(test, ast.BoolOp)
+    return bool(re.search(r"rank|main|master|zero", ast.unparse(test), re.I)) and not isinstance(
+        test, ast.BoolOp
+    )
 
 
 def _needed(body: list[ast.stmt]) -> list[ast.stmt]:
@@ -46,7 +50,11 @@ def _needed(body: list[ast.stmt]) -> list[ast.stmt]:
     needed = [body[-1]]
     names = {n.id for n in ast.walk(body[-1]) if isinstance(n, ast.Name)}
     for statement in reversed(body[:-1]):
-        makes = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        makes = {
+            n.id
+            for n in ast.walk(statement)
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
         if makes & names:
             if not isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
                 raise NoEdit
@@ -83,21 +91,37 @@ def gloo(draft: Draft) -> None:
         if not isinstance(node, ast.Call):
             continue
         code, func = text.source.code(node), text.source.code(node.func)
-        if func.endswith("torch.device") and node.args and "cuda" in text.source.code(node.args[0]) and "is_available" not in code:
-            text.replace(text.place(node), f'({code} if torch.cuda.is_available() else torch.device("cpu"))')
+        if (
+            func.endswith("torch.device")
+            and node.args
+            and "cuda" in text.source.code(node.args[0])
+            and "is_available" not in code
+        ):
+            text.replace(
+                text.place(node), f'({code} if torch.cuda.is_available() else torch.device("cpu"))'
+            )
         elif func.endswith("cuda.set_device"):
             statement = text.statement_at(node.lineno)
             if not isinstance(statement, ast.Expr):
                 raise NoEdit
-            text.replace(text.place(statement), f"if torch.cuda.is_available():{text.newline}{text.indentation(node.lineno)}    {code}")
+            text.replace(
+                text.place(statement),
+                f"if torch.cuda.is_available():{text.newline}{text.indentation(node.lineno)}    {code}",
+            )
         elif func.endswith(".cuda") and func != "torch.cuda":
             if node.args or node.keywords:
                 raise NoEdit
-            text.replace(text.place(node), f'{text.source.code(node.func.value)}.to("cuda" if torch.cuda.is_available() else "cpu")')  # type: ignore[attr-defined]
+            text.replace(
+                text.place(node),
+                f'{text.source.code(node.func.value)}.to("cuda" if torch.cuda.is_available() else "cpu")',
+            )  # type: ignore[attr-defined]
         else:
             ids = argument(node, "device_ids")
             if ids is not None:
-                text.replace(text.place(ids), f"{text.source.code(ids)} if torch.cuda.is_available() else None")
+                text.replace(
+                    text.place(ids),
+                    f"{text.source.code(ids)} if torch.cuda.is_available() else None",
+                )
 
 
 def by_local_rank(draft: Draft) -> None:
@@ -108,16 +132,21 @@ def by_local_rank(draft: Draft) -> None:
     text.add_import("import os")
     if place is None:
         for node in ast.walk(text.source.tree or ast.Pass()):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "init_process_group":
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "attr", "") == "init_process_group"
+            ):
                 statement = text.statement_at(node.lineno)
                 if statement is not None:
                     indent = text.indentation(statement.lineno)
-                    text.insert((statement.end_lineno or 0) + 1, f"{indent}torch.cuda.set_device({_LOCAL})")
+                    text.insert(
+                        (statement.end_lineno or 0) + 1, f"{indent}torch.cuda.set_device({_LOCAL})"
+                    )
                     return
         raise NoEdit
     code = text.get(place)
     if code.strip("'\"").startswith("cuda"):
-        text.replace(place, f"f\"cuda:{{os.environ['LOCAL_RANK']}}\"")
+        text.replace(place, "f\"cuda:{os.environ['LOCAL_RANK']}\"")
     else:
         text.replace(place, _LOCAL)
 

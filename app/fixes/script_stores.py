@@ -9,7 +9,13 @@ from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
 from ddp_assist.app.fixes.script_meeting import append_argument, argument
 from ddp_assist.app.fixes.script_text import Text
 
-_RENAMED = {"put": "set", "incr": "add", "increment": "add", "delete": "delete_key", "remove": "delete_key"}
+_RENAMED = {
+    "put": "set",
+    "incr": "add",
+    "increment": "add",
+    "delete": "delete_key",
+    "remove": "delete_key",
+}
 
 
 def one_host(draft: Draft) -> None:
@@ -62,7 +68,11 @@ def _method(text: Text, data: dict[str, object]) -> None:
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
         raise NoEdit
     owner = text.source.code(call.func.value)
-    if data["name"] in ("close", "shutdown", "stop", "disconnect") and isinstance(statement, ast.Expr) and owner.isidentifier():
+    if (
+        data["name"] in ("close", "shutdown", "stop", "disconnect")
+        and isinstance(statement, ast.Expr)
+        and owner.isidentifier()
+    ):
         text.replace(text.place(statement), f"del {owner}")
     elif data["name"] in _RENAMED:
         end = text.place(call.func)[2:]
@@ -99,9 +109,16 @@ def _loads(text: Text, keys: set[str]) -> None:
     if not keys:
         return
     for node in ast.walk(text.source.tree or ast.Pass()):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "get"
+            and node.args
+        ):
             if text.source.code(node.args[0]) in keys:
-                text.replace(text.place(node), f"torch.tensor(json.loads({text.source.code(node)}))")
+                text.replace(
+                    text.place(node), f"torch.tensor(json.loads({text.source.code(node)}))"
+                )
                 text.add_import("import torch")
 
 
@@ -109,10 +126,16 @@ def _numbers(text: Text, data: dict[str, object], tensors: set[str]) -> None:
     place = [data[k] for k in ("line", "col", "end_line", "end_col")]
     node = text.node_at(place, (ast.BinOp, ast.Compare))  # type: ignore[arg-type]
     for inner in ast.walk(node or ast.Pass()):
-        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) and inner.func.attr == "get":
+        if (
+            isinstance(inner, ast.Call)
+            and isinstance(inner.func, ast.Attribute)
+            and inner.func.attr == "get"
+        ):
             if inner.args and text.source.code(inner.args[0]) in tensors:
                 return
-            kind = "float" if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) else "int"
+            kind = (
+                "float" if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) else "int"
+            )
             text.replace(text.place(inner), f"{kind}({text.source.code(inner)})")
             return
     raise NoEdit
@@ -122,14 +145,23 @@ def _items(text: Text) -> None:
     """store[key] = value, store[key] += n and store[key], in the store's own words."""
     tree = text.source.tree or ast.Module([], [])
     stores = _store_names(tree)
-    parts = [n for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name) and n.value.id in stores]
+    parts = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Subscript) and isinstance(n.value, ast.Name) and n.value.id in stores
+    ]
     if not parts:
         raise NoEdit
     counters = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.AugAssign) and node.target in parts:
             counters.add(ast.unparse(node.target.slice))  # type: ignore[union-attr]
-        elif isinstance(node, ast.Assign) and node.targets[0] in parts and isinstance(node.value, ast.Constant) and isinstance(node.value.value, int):
+        elif (
+            isinstance(node, ast.Assign)
+            and node.targets[0] in parts
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, int)
+        ):
             counters.add(ast.unparse(node.targets[0].slice))  # type: ignore[attr-defined]
     done: set[ast.AST] = set()
     for node in ast.walk(tree):
@@ -137,27 +169,39 @@ def _items(text: Text) -> None:
             target = node.targets[0]
             done.add(target)
             owner, key = text.source.code(target.value), text.source.code(target.slice)  # type: ignore[attr-defined]
-            plain = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str | bytes)
+            plain = isinstance(node.value, ast.Constant) and isinstance(
+                node.value.value, str | bytes
+            )
             value = text.source.code(node.value)
-            text.replace(text.place(node), f"{owner}.set({key}, {value if plain else f'str({value})'})")
+            text.replace(
+                text.place(node), f"{owner}.set({key}, {value if plain else f'str({value})'})"
+            )
         elif isinstance(node, ast.AugAssign) and node.target in parts:
             if not isinstance(node.op, ast.Add | ast.Sub):
                 raise NoEdit
             done.add(node.target)
             owner, key = text.source.code(node.target.value), text.source.code(node.target.slice)  # type: ignore[union-attr]
             sign = "-" if isinstance(node.op, ast.Sub) else ""
-            text.replace(text.place(node), f"{owner}.add({key}, {sign}{text.source.code(node.value)})")
+            text.replace(
+                text.place(node), f"{owner}.add({key}, {sign}{text.source.code(node.value)})"
+            )
     for part in parts:
         if part not in done and isinstance(part.ctx, ast.Load):
             owner, key = text.source.code(part.value), text.source.code(part.slice)
             got = f"{owner}.get({key})"
-            text.replace(text.place(part), f"int({got})" if ast.unparse(part.slice) in counters else got)
+            text.replace(
+                text.place(part), f"int({got})" if ast.unparse(part.slice) in counters else got
+            )
 
 
 def _store_names(tree: ast.AST) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and re.search(r"(TCP|File|Hash|Prefix)Store$", ast.unparse(node.value.func)):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and re.search(r"(TCP|File|Hash|Prefix)Store$", ast.unparse(node.value.func))
+        ):
             names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
         elif isinstance(node, ast.arg) and node.arg in ("store", "kv"):
             names.add(node.arg)
@@ -167,12 +211,21 @@ def _store_names(tree: ast.AST) -> set[str]:
 def own_client(draft: Draft) -> None:
     data = draft.data
     text = draft.text
-    if not data.get("parameter") or not data.get("item_span") or data.get("function_file") != data["file"] or not data.get("store_span"):
+    if (
+        not data.get("parameter")
+        or not data.get("item_span")
+        or data.get("function_file") != data["file"]
+        or not data.get("store_span")
+    ):
         raise NoEdit
     made = text.node_at(data["store_span"], ast.Call)
     function = text.node_at(data["function_span"], ast.FunctionDef)
     item = text.get(data["item_span"])
-    if not isinstance(made, ast.Call) or not isinstance(function, ast.FunctionDef) or not item.isidentifier():
+    if (
+        not isinstance(made, ast.Call)
+        or not isinstance(function, ast.FunctionDef)
+        or not item.isidentifier()
+    ):
         raise NoEdit
     name = data["parameter"]
     parameter = next(a for a in function.args.args if a.arg == name)
@@ -180,11 +233,21 @@ def own_client(draft: Draft) -> None:
     end = text.place(parameter)
     text.replace([end[0], end[1], end[0], end[1] + len(name)], f"{name}_port")
     first = function.body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(function.body) > 1:
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and len(function.body) > 1
+    ):
         first = function.body[1]
     maker = text.source.code(made.func)
-    text.insert(first.lineno, f"{text.indentation(first.lineno)}{name} = {maker}({data['host']}, {name}_port, is_master=False)")
-    if argument(made, "world_size", 2) is not None and argument(made, "wait_for_workers", 5) is None:
+    text.insert(
+        first.lineno,
+        f"{text.indentation(first.lineno)}{name} = {maker}({data['host']}, {name}_port, is_master=False)",
+    )
+    if (
+        argument(made, "world_size", 2) is not None
+        and argument(made, "wait_for_workers", 5) is None
+    ):
         append_argument(text, made, "wait_for_workers=False")
 
 

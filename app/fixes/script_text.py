@@ -83,7 +83,10 @@ class Text:
         plain = [n for n in imports if n not in future]
         if plain:
             foreign = statement.startswith(("import torch", "from torch"))
-            self.insert(plain[-1].end_lineno + 1 if foreign and plain[-1].end_lineno else plain[0].lineno, statement)
+            self.insert(
+                plain[-1].end_lineno + 1 if foreign and plain[-1].end_lineno else plain[0].lineno,
+                statement,
+            )
             return
         start = (future[-1].end_lineno or 0) + 1 if future else 1
         first = body[0] if body else None
@@ -120,7 +123,9 @@ class Text:
             return None
         return FileEdit(self.source.path, self.source.text, after)
 
-    def node_at(self, place: Place, kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> ast.AST | None:
+    def node_at(
+        self, place: Place, kind: type[ast.AST] | tuple[type[ast.AST], ...]
+    ) -> ast.AST | None:
         """The node of that kind with exactly this place."""
         for node in ast.walk(self.source.tree) if self.source.tree is not None else ():
             if isinstance(node, kind) and self.place(node) == list(place):

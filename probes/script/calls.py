@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -41,8 +42,14 @@ def called(
         answer = special(evaluate, node, args, kwargs)
         if answer is not None:
             return answer
-    receiver = evaluate(node.func.value) if isinstance(node.func, ast.Attribute) and _quiet(node.func.value) else None
-    receiver = receiver or (replace(function, kind=kind.rpartition(".")[0]) if function.call else None)
+    receiver = (
+        evaluate(node.func.value)
+        if isinstance(node.func, ast.Attribute) and _quiet(node.func.value)
+        else None
+    )
+    receiver = receiver or (
+        replace(function, kind=kind.rpartition(".")[0]) if function.call else None
+    )
     call = tracer.happens(kind, node, args, kwargs, receiver, partial)
     if receiver is not None and isinstance(node.func, ast.Attribute):
         answer = _method(evaluate, node, receiver, node.func.attr, args, call)
@@ -57,7 +64,9 @@ def called(
     of = union([*args, *kwargs.values()])
     if is_random(kind):
         return Value(of=of | {"random"}, kind=f"{kind}()", call=call)
-    if kind == "socket.socket().getsockname" or (is_free_port(kind) and "." in kind and "()" not in kind):
+    if kind == "socket.socket().getsockname" or (
+        is_free_port(kind) and "." in kind and "()" not in kind
+    ):
         return Value(of=of | {"free-port"}, call=call)
     if kind.endswith("Store().get"):
         key = args[0].text if args else ""
@@ -69,7 +78,9 @@ def called(
     target = Instance(None) if kind.endswith(".parse_args") else None
     items: list[Value] | None = None
     if kind.endswith(".parse_known_args"):
-        space = Value(kind="argparse.ArgumentParser().parse_args()", target=Instance(None), call=call)
+        space = Value(
+            kind="argparse.ArgumentParser().parse_args()", target=Instance(None), call=call
+        )
         return Value(items=[space, Value()], exact=True, call=call)
     return Value(kind=known.plain(f"{kind}()"), of=of, call=call, target=target, items=items)
 
@@ -104,11 +115,33 @@ def _method(
         return _text(receiver, name, args)
     if known.is_pool(receiver.kind) and name in _MAPS and args:
         _pool(evaluate, receiver, name, args, call)
-    if name == "start" and isinstance(receiver.target, Instance) and receiver.target.owner is not None:
+    if (
+        name == "start"
+        and isinstance(receiver.target, Instance)
+        and receiver.target.owner is not None
+    ):
         run = receiver.target.owner.find("run")
         if run is not None and receiver.target.owner.comes_from(".Process"):
-            evaluate.tracer.child("process", _method_of(evaluate, receiver.kind), call, evaluate._bound(run, receiver), [])
-    if name in ("cuda", "to", "cpu", "float", "half", "train", "eval", "double", "detach", "clone", "requires_grad_"):
+            evaluate.tracer.child(
+                "process",
+                _method_of(evaluate, receiver.kind),
+                call,
+                evaluate._bound(run, receiver),
+                [],
+            )
+    if name in (
+        "cuda",
+        "to",
+        "cpu",
+        "float",
+        "half",
+        "train",
+        "eval",
+        "double",
+        "detach",
+        "clone",
+        "requires_grad_",
+    ):
         if name == "train" or name == "eval" or isinstance(receiver.target, Instance):
             return receiver
     return None
@@ -123,12 +156,24 @@ def _text(receiver: Value, name: str, args: Args) -> Value | None:
                 return Value(const=const.format(*(a.const for a in args)), of=of)
             except (IndexError, KeyError, ValueError, AttributeError):
                 return Value(of=of)
-        return Value(pattern=const, of=of, kind="str", mix=next((a.mix for a in args if a.mix), None))
+        return Value(
+            pattern=const, of=of, kind="str", mix=next((a.mix for a in args if a.mix), None)
+        )
     if name in ("lower", "upper", "strip") and isinstance(const, str):
         return replace(receiver, const=getattr(const, name)() if not args else UNKNOWN)
     if name == "encode":
         return replace(receiver, kind="bytes")
-    if name in ("isdigit", "startswith", "endswith", "split", "partition", "replace", "count", "find", "rpartition"):
+    if name in (
+        "isdigit",
+        "startswith",
+        "endswith",
+        "split",
+        "partition",
+        "replace",
+        "count",
+        "find",
+        "rpartition",
+    ):
         return Value(of=receiver.of, kind="str" if name == "replace" else "")
     return None
 
@@ -165,9 +210,26 @@ def _process(evaluate: Evaluator, call: Call) -> Value:
     target, given, named = call.get("target", 1), call.get("args", 3), call.get("kwargs", 4)
     rest = given.items if given is not None and given.items is not None and given.exact else []
     table = {str(k): v for k, v in named.table.items()} if named is not None and named.table else {}
+    if target is not None and isinstance(target.target, Function):
+        names = [a.arg for a in target.target.node.args.args]
+        rest = [
+            _numbered(name, item) for name, item in zip(names, rest or [], strict=False)
+        ] + list((rest or [])[len(names) :])
     if target is not None:
-        evaluate.tracer.child("process", _method_of(evaluate, call.name, call), call, target, rest or [], table)
+        evaluate.tracer.child(
+            "process", _method_of(evaluate, call.name, call), call, target, rest or [], table
+        )
     return Value(kind=f"{call.name}()", call=call)
+
+
+def _numbered(name: str, item: Value) -> Value:
+    """A number written down for a parameter called rank is a rank."""
+    plain = isinstance(item.const, int) and not isinstance(item.const, bool) and not item.of
+    return (
+        replace(item, role="index", of=frozenset({"rank"}))
+        if plain and re.search(r"rank|idx|index|worker|^i$|proc", name)
+        else item
+    )
 
 
 def _pool(evaluate: Evaluator, pool: Value, name: str, args: Args, call: Call) -> None:
@@ -212,7 +274,9 @@ def _world(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> V
 def _initialized(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     number = evaluate.tracer.process.number
     begun = any(
-        c.name == "torch.distributed.init_process_group" and c.process.number == number and not c.path
+        c.name == "torch.distributed.init_process_group"
+        and c.process.number == number
+        and not c.path
         for c in evaluate.tracer.trace.calls
     )
     return Value(const=True if begun else UNKNOWN, of=frozenset({"initialized"}))

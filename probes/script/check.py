@@ -15,20 +15,66 @@ CHECKS: tuple[Check, ...] = tuple(
     chain(code.CHECKS, meeting.CHECKS, stores.CHECKS, children.CHECKS, ranks.CHECKS)
 )
 
-_BAD = """port-differs-per-rank port-out-of-range launcher-port-overridden store-hosted-twice
-store-not-hosted store-key-never-set store-misused store-race store-object-shared missing-env
-init-method-malformed init-file-stale local-rank-as-rank local-rank-argument
-framework-not-distributed process-group-missing process-group-twice name-missing-in-script
-module-shadowed error-masked missing-main-guard spawn-target-invalid unpicklable-object notebook-main
-lock-not-shared fork-after-cuda fork-with-threads start-method-already-set daemonic-parent
-context-dropped rank-never-started world-size-mismatch collective-skipped collective-order
-unused-parameters shape-mismatch cpu-tensor-on-nccl nccl-not-in-build gpu-global-rank-index
-gpu-shared-by-ranks""".split()
-_MAYBE = """port-lost-after-pick store-left-early store-not-hosted init-file-stale local-rank-as-rank
-local-rank-argument name-missing-in-script error-masked fork-with-threads launcher-port-overridden
-uneven-inputs rank0-busy gpu-global-rank-index gpu-map-location""".split()
+_BAD = [
+    "port-differs-per-rank",
+    "port-out-of-range",
+    "launcher-port-overridden",
+    "store-hosted-twice",
+    "store-not-hosted",
+    "store-key-never-set",
+    "store-misused",
+    "store-race",
+    "store-object-shared",
+    "missing-env",
+    "init-method-malformed",
+    "init-file-stale",
+    "local-rank-as-rank",
+    "local-rank-argument",
+    "framework-not-distributed",
+    "process-group-missing",
+    "process-group-twice",
+    "name-missing-in-script",
+    "module-shadowed",
+    "error-masked",
+    "missing-main-guard",
+    "spawn-target-invalid",
+    "unpicklable-object",
+    "notebook-main",
+    "lock-not-shared",
+    "fork-after-cuda",
+    "fork-with-threads",
+    "start-method-already-set",
+    "daemonic-parent",
+    "context-dropped",
+    "rank-never-started",
+    "world-size-mismatch",
+    "collective-skipped",
+    "collective-order",
+    "unused-parameters",
+    "shape-mismatch",
+    "cpu-tensor-on-nccl",
+    "nccl-not-in-build",
+    "gpu-global-rank-index",
+    "gpu-shared-by-ranks",
+]
+_MAYBE = [
+    "port-lost-after-pick",
+    "store-left-early",
+    "store-not-hosted",
+    "init-file-stale",
+    "local-rank-as-rank",
+    "local-rank-argument",
+    "name-missing-in-script",
+    "error-masked",
+    "fork-with-threads",
+    "launcher-port-overridden",
+    "uneven-inputs",
+    "rank0-busy",
+    "gpu-global-rank-index",
+    "gpu-map-location",
+]
 OUTCOMES: dict[str, Weight] = {
-    "fine": "ok", **{name: "bad" for name in _BAD}, **{f"{name}-maybe": "info" for name in _MAYBE},
+    "fine": "ok", **dict.fromkeys(_BAD, "bad"), **{f"{name}-maybe": "info" for name in _MAYBE},
 }  # fmt: skip
 
 
@@ -49,12 +95,22 @@ def look(target: Target) -> Iterator[Finding]:
     try:
         facts = read_facts(target, script)
     except ScriptError as error:
-        yield unknown("script", f"{script.name} could not be checked: {error}", Evidence(str(script)), file=str(script))
+        yield unknown(
+            "script",
+            f"{script.name} could not be checked: {error}",
+            Evidence(str(script)),
+            file=str(script),
+        )
         return
     seen = list(findings(facts))
     yield from seen
     if not any(OUTCOMES[f.outcome] == "bad" for f in seen):
-        yield Finding("script", "fine", f"{script.name} has none of the mistakes that are looked for", {"file": str(script)})
+        yield Finding(
+            "script",
+            "fine",
+            f"{script.name} has none of the mistakes that are looked for",
+            {"file": str(script)},
+        )
 
 
 def applies(target: Target) -> bool:

@@ -10,7 +10,7 @@ from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.facts import Gang, ScriptFacts
 from ddp_assist.probes.script.known import is_process
 from ddp_assist.probes.script.spots import at, place, spot
-from ddp_assist.probes.script.value import Call, Class, Function, Process, Value
+from ddp_assist.probes.script.value import Call, Class, Function, Instance, Process, Value
 
 _LOCKS = ("threading.Lock()", "threading.RLock()", "threading.Semaphore()", "threading.BoundedSemaphore()",
           "threading.Condition()", "threading.Event()")  # fmt: skip
@@ -45,13 +45,13 @@ def guard(facts: ScriptFacts) -> Iterator[Finding]:
         source = facts.source
         sentence = (
             "processes are started while the script is imported: every child imports it again and "
-            "starts more; put it under if __name__ == \"__main__\":"
+            'starts more; put it under if __name__ == "__main__":'
         )
         statement = _statement(source.tree, outer)
         if statement is None:
             continue
         name = call.name.rpartition(".")[2]
-        yield spot("missing-main-guard", sentence, source, outer, call=name, statement=place(source, statement),
+        yield spot("missing-main-guard", sentence, source, outer, what=name, statement=place(source, statement),
                    block=place(source, _first_of_block(source.tree, statement)))  # fmt: skip
         return
 
@@ -68,8 +68,12 @@ def _first_of_block(tree: ast.Module | None, statement: ast.stmt) -> ast.stmt:
     """The first of the statements that belong with it: those after the last definition or import."""
     first = statement
     plain = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-    for earlier in reversed([s for s in (tree.body if tree else []) if s.lineno < statement.lineno]):
-        if isinstance(earlier, plain) or (isinstance(earlier, ast.Expr) and isinstance(earlier.value, ast.Constant)):
+    for earlier in reversed(
+        [s for s in (tree.body if tree else []) if s.lineno < statement.lineno]
+    ):
+        if isinstance(earlier, plain) or (
+            isinstance(earlier, ast.Expr) and isinstance(earlier.value, ast.Constant)
+        ):
             break
         first = earlier
     return first
@@ -85,11 +89,23 @@ def target(facts: ScriptFacts) -> Iterator[Finding]:
         given = call.get("args", 1 if spawned else 3)
         if isinstance(fn_node, ast.Call) and fn is not None and fn.known and fn.const is None:
             sentence = "the function is called here, and its answer, None, is given to be run; name the function and put its arguments into args=(...)"
-            yield at(call, "spawn-target-invalid", sentence, kind="called", value_span=place(call.source, fn_node))
+            yield at(
+                call,
+                "spawn-target-invalid",
+                sentence,
+                kind="called",
+                value_span=place(call.source, fn_node),
+            )
             return
         if args_node is not None and given is not None and _no_tuple(args_node, given):
             sentence = f"args={call.source.code(args_node)} is no tuple; one argument needs a comma: args=({call.source.code(args_node)},)"
-            yield at(call, "spawn-target-invalid", sentence, kind="tuple", value_span=place(call.source, args_node))
+            yield at(
+                call,
+                "spawn-target-invalid",
+                sentence,
+                kind="tuple",
+                value_span=place(call.source, args_node),
+            )
             return
         function = process.function if process is not None else None
         if fn is not None and isinstance(fn.target, Function):
@@ -102,7 +118,11 @@ def target(facts: ScriptFacts) -> Iterator[Finding]:
             continue
         problem = _arity(function, count + spawned)
         if problem:
-            what = "mp.spawn puts the index in front of args" if spawned else "Process hands over args as they are"
+            what = (
+                "mp.spawn puts the index in front of args"
+                if spawned
+                else "Process hands over args as they are"
+            )
             sentence = f"{function.name} {problem}; {what}"
             yield at(
                 call, "spawn-target-invalid", sentence, kind="arity", function=function.name, spawned=spawned,
@@ -117,18 +137,28 @@ def _no_tuple(node: ast.expr, value: Value) -> bool:
         return False
     if value.known:
         return isinstance(value.const, int | float | str) and not isinstance(value.const, tuple)
-    return bool(value.role in ("world-size", "gpu-count", "rank", "local-rank")) or value.kind in (
-        "class:",
-    ) or isinstance(value.target, Function)
+    return (
+        bool(value.role in ("world-size", "gpu-count", "rank", "local-rank"))
+        or value.kind in ("class:",)
+        or isinstance(value.target, Function)
+    )
 
 
 def _arity(function: Function, given: int) -> str:
     parameters = function.node.args
     names = [a.arg for a in [*parameters.posonlyargs, *parameters.args]]
-    bound = function.owner is not None and names[:1] in (["self"], ["cls"]) and not _static(function.node)
+    bound = (
+        function.owner is not None
+        and names[:1] in (["self"], ["cls"])
+        and not _static(function.node)
+    )
     most = len(names) - bound
     least = most - len(parameters.defaults)
-    required = [a.arg for a, d in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True) if d is None]
+    required = [
+        a.arg
+        for a, d in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True)
+        if d is None
+    ]
     if parameters.vararg is None and given > most:
         return f"takes {most} arguments and gets {given}"
     if given < least:
@@ -137,7 +167,10 @@ def _arity(function: Function, given: int) -> str:
 
 
 def _static(node: ast.AST) -> bool:
-    return any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in getattr(node, "decorator_list", []))
+    return any(
+        isinstance(d, ast.Name) and d.id == "staticmethod"
+        for d in getattr(node, "decorator_list", [])
+    )
 
 
 def pickling(facts: ScriptFacts) -> Iterator[Finding]:
@@ -148,8 +181,16 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
         spawned = call.name in _SPAWNS
         fn = call.get("fn", 0) if spawned else call.get("target", 1)
         node = call.node_of("fn", 0) if spawned else call.node_of("target", 1)
-        if fn is not None and isinstance(fn.target, Function) and (fn.target.local or fn.kind == "lambda"):
-            what = "a lambda" if fn.kind == "lambda" else f"{fn.target.name}, a function defined inside another,"
+        if (
+            fn is not None
+            and isinstance(fn.target, Function)
+            and (fn.target.local or fn.kind == "lambda")
+        ):
+            what = (
+                "a lambda"
+                if fn.kind == "lambda"
+                else f"{fn.target.name}, a function defined inside another,"
+            )
             sentence = f"{what} is handed to a new process and can't be pickled; define it at the level of the module"
             yield at(call, "unpicklable-object", sentence, kind="function", name=fn.target.name, method=method,
                      function_file=str(fn.target.source.path), function_span=place(fn.target.source, fn.target.node),
@@ -167,15 +208,20 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
         context = call.get("multiprocessing_context")
         workers = facts.value_of(call.get("num_workers", 5))
         spawns = (context is not None and context.const == "spawn") or any(
-            c.name.endswith("set_start_method") and c.args and c.args[0].const == "spawn" for c in facts.traces[0].calls
+            c.name.endswith("set_start_method") and c.args and c.args[0].const == "spawn"
+            for c in facts.traces[0].calls
         )
         if not spawns or not isinstance(workers, int) or workers < 1:
             continue
         for name, position in (("collate_fn", 6), ("worker_init_fn", 10)):
             value = call.get(name, position)
             if value is not None and value.kind == "lambda":
-                sentence = f"{name} is a lambda, which can't be pickled for spawned DataLoader workers"
-                yield at(call, "unpicklable-object", sentence, kind="argument", what=f"{name}=lambda")
+                sentence = (
+                    f"{name} is a lambda, which can't be pickled for spawned DataLoader workers"
+                )
+                yield at(
+                    call, "unpicklable-object", sentence, kind="argument", what=f"{name}=lambda"
+                )
                 return
 
 
@@ -188,14 +234,27 @@ def _unpicklable(item: Value) -> str:
         return "a class defined inside a function"
     if isinstance(item.target, Function) and item.target.local:
         return f"the local function {item.target.name}"
-    if item.kind in ("open()", "socket.socket()", "torch.distributed.new_group()", "threading.Thread()"):
-        return {"open()": "an open file", "socket.socket()": "a socket", "threading.Thread()": "a thread"}.get(item.kind, "a process group")
+    if item.kind in (
+        "open()",
+        "socket.socket()",
+        "torch.distributed.new_group()",
+        "threading.Thread()",
+    ):
+        return {
+            "open()": "an open file",
+            "socket.socket()": "a socket",
+            "threading.Thread()": "a thread",
+        }.get(item.kind, "a process group")
     return ""
 
 
 def _made_at(item: Value) -> dict[str, object]:
     made = item.call
-    return {"made_span": place(made.source, made.node), "made_file": str(made.source.path)} if made else {}
+    return (
+        {"made_span": place(made.source, made.node), "made_file": str(made.source.path)}
+        if made
+        else {}
+    )
 
 
 def notebook(facts: ScriptFacts) -> Iterator[Finding]:
@@ -203,7 +262,11 @@ def notebook(facts: ScriptFacts) -> Iterator[Finding]:
         return
     for call, process in starts(facts):
         function = process.function if process is not None else None
-        if function is not None and function.source is facts.source and _method(facts, call, process) != "fork":
+        if (
+            function is not None
+            and function.source is facts.source
+            and _method(facts, call, process) != "fork"
+        ):
             sentence = (
                 f"{function.name} only lives in this notebook: a spawned process can't import it; move it "
                 "to a .py file beside the notebook"
@@ -214,20 +277,31 @@ def notebook(facts: ScriptFacts) -> Iterator[Finding]:
 
 def locks(facts: ScriptFacts) -> Iterator[Finding]:
     """A threading lock that is meant to hold between processes."""
-    threads = any(c.name == "threading.Thread" for c in facts.traces[0].calls) or "ThreadPool" in facts.source.text
+    threads = (
+        any(c.name == "threading.Thread" for c in facts.traces[0].calls)
+        or "ThreadPool" in facts.source.text
+    )
     for gang in facts.gangs:
         if not gang.process.number:
             continue
         method = "fork" if gang.process.method == "default" else gang.process.method
         call = gang.process.call
-        given = call.get("args", 1 if gang.process.via == "spawn" else 3) if call is not None else None
-        passed = [i for i in ((given.items or []) if given is not None else []) if i.kind in _LOCKS[:4]]
+        given = (
+            call.get("args", 1 if gang.process.via == "spawn" else 3) if call is not None else None
+        )
+        passed = [
+            i for i in ((given.items or []) if given is not None else []) if i.kind in _LOCKS[:4]
+        ]
         used = [c for c in gang.streams[0] if _takes(c) and c.receiver is not None]
         for value, where in [*((p, call) for p in passed), *((u.receiver, u) for u in used)]:
             if value is None or where is None or value.call is None:
                 continue
             other = value.call.process.number != gang.process.number
-            if not other or (value not in passed and threads) or (value in passed and method != "fork"):
+            if (
+                not other
+                or (value not in passed and threads)
+                or (value in passed and method != "fork")
+            ):
                 continue
             if value not in passed and not _is_shared_work(gang):
                 continue
@@ -246,7 +320,11 @@ def locks(facts: ScriptFacts) -> Iterator[Finding]:
 
 
 def _takes(call: Call) -> bool:
-    return call.receiver is not None and call.receiver.kind in _LOCKS[:4] and call.name.endswith((".__enter__", ".acquire"))
+    return (
+        call.receiver is not None
+        and call.receiver.kind in _LOCKS[:4]
+        and call.name.endswith((".__enter__", ".acquire"))
+    )
 
 
 def _is_shared_work(gang: Gang) -> bool:
@@ -264,12 +342,24 @@ def _not_shared_tensor(facts: ScriptFacts) -> Iterator[Finding]:
         after = main[main.index(call) + 1 :]
         for change in gang.streams[0]:
             value = change.receiver
-            inplace = change.name.endswith((".__setitem__", ".__iadd__")) or re.search(r"\.[a-z_]+[a-z]_$", change.name)
-            if value is None or value.call is None or not inplace or not value.kind.startswith("torch."):
+            inplace = change.name.endswith((".__setitem__", ".__iadd__")) or re.search(
+                r"\.[a-z_]+[a-z]_$", change.name
+            )
+            if (
+                value is None
+                or value.call is None
+                or not inplace
+                or not value.kind.startswith("torch.")
+            ):
                 continue
             if value.call.process.number or "share_memory" in value.kind or not value.call.top:
                 continue
-            if any(c.name.endswith("share_memory_") and c.receiver is not None and c.receiver.call is value.call for c in main):
+            if any(
+                c.name.endswith("share_memory_")
+                and c.receiver is not None
+                and c.receiver.call is value.call
+                for c in main
+            ):
                 continue
             if any(item.call is value.call for item in _args(call)):
                 continue  # torch's own pickling shares a tensor that is handed over
@@ -302,8 +392,14 @@ def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
     for call in facts.calls("torch.utils.data.DataLoader"):
         workers = facts.value_of(call.get("num_workers", 5))
         dataset = call.get("dataset", 0)
-        owner = dataset.target.owner if dataset is not None and hasattr(dataset.target, "owner") else None
-        if not isinstance(workers, int) or workers < 1 or not isinstance(owner, Class) or call.get("multiprocessing_context"):
+        held = dataset.target if dataset is not None else None
+        owner = held.owner if isinstance(held, Instance) else None
+        if (
+            not isinstance(workers, int)
+            or workers < 1
+            or not isinstance(owner, Class)
+            or call.get("multiprocessing_context")
+        ):
             continue
         item = owner.find("__getitem__")
         if item is None or not isinstance(item.target, Function):
@@ -325,16 +421,30 @@ def uses_cuda(call: Call) -> bool:
     ):  # fmt: skip
         return call.name.rpartition(".")[2] != "manual_seed_all"
     values = [call.get("device"), *(call.args if call.name.endswith(".to") else ())]
-    return any(v is not None and (v.text.startswith("cuda") or v.kind == "torch.device()" and _is_cuda(v)) for v in values)
+    return any(
+        v is not None and (v.text.startswith("cuda") or v.kind == "torch.device()" and _is_cuda(v))
+        for v in values
+    )
 
 
 def _is_cuda(value: Value) -> bool:
-    return value.call is not None and bool(value.call.args) and value.call.args[0].text.startswith("cuda")
+    return (
+        value.call is not None
+        and bool(value.call.args)
+        and value.call.args[0].text.startswith("cuda")
+    )
 
 
 def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:
     main = facts.traces[0].calls
-    thread = next((i for i, c in enumerate(main) if c.name == "threading.Thread" and not c.process.number and not c.stray), None)
+    thread = next(
+        (
+            i
+            for i, c in enumerate(main)
+            if c.name == "threading.Thread" and not c.process.number and not c.stray
+        ),
+        None,
+    )
     if thread is None:
         return
     held = {id(c.receiver.call) for c in main if c.thread and _takes(c) and c.receiver is not None}
@@ -344,16 +454,35 @@ def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:
             continue
         if ("fork" if gang.process.method == "default" else gang.process.method) != "fork":
             continue
-        wants = [c for c in gang.streams[0] if _takes(c) and c.receiver is not None and id(c.receiver.call) in held]
+        wants = [
+            c
+            for c in gang.streams[0]
+            if _takes(c) and c.receiver is not None and id(c.receiver.call) in held
+        ]
         started = any(c.name == "threading.Thread().start" for c in main[: main.index(call)])
         context = call.receiver.call if call.receiver is not None else None
         method_node = context.node_of("method", 0) if context is not None else None
-        span = place(context.source, method_node) if context is not None and method_node is not None else None
+        span = (
+            place(context.source, method_node)
+            if context is not None and method_node is not None
+            else None
+        )
         if wants and started:
             sentence = "the workers are forked while a thread of the parent may hold a lock that they take: in them it stays locked for ever"
-            yield at(call, "fork-with-threads", sentence, lock=wants[0].source.where(getattr(wants[0].node, "lineno", 1)), value_span=span)
+            yield at(
+                call,
+                "fork-with-threads",
+                sentence,
+                lock=wants[0].source.where(getattr(wants[0].node, "lineno", 1)),
+                value_span=span,
+            )
         elif started:
-            yield at(call, "fork-with-threads-maybe", "the workers are forked while the parent has other threads; what those hold stays locked in the workers", value_span=span)
+            yield at(
+                call,
+                "fork-with-threads-maybe",
+                "the workers are forked while the parent has other threads; what those hold stays locked in the workers",
+                value_span=span,
+            )
         return
 
 
@@ -362,7 +491,10 @@ def start_method(facts: ScriptFacts) -> Iterator[Finding]:
     fixed: Call | None = None
     for call in stream:
         name = call.name.rpartition(".")[2]
-        ours = call.name.startswith(("multiprocessing.", "torch.multiprocessing.")) and "()" not in call.name
+        ours = (
+            call.name.startswith(("multiprocessing.", "torch.multiprocessing."))
+            and "()" not in call.name
+        )
         if not ours:
             continue
         if name == "set_start_method":
@@ -370,27 +502,74 @@ def start_method(facts: ScriptFacts) -> Iterator[Finding]:
             if force is not None and force.const is not False:
                 fixed = None
                 continue
-            if fixed is not None and not call.tries and not fixed.excludes(call) and not call.depends("main-guard"):
+            if (
+                fixed is not None
+                and not call.tries
+                and not fixed.excludes(call)
+                and not call.depends("main-guard")
+            ):
                 where = fixed.source.where(getattr(fixed.node, "lineno", 1))
                 sentence = f"the start method is set here, but {where} has already fixed it; set it once, first of all, or with force=True"
-                yield at(call, "start-method-already-set", sentence, first=where, insert=place(call.source, call.node))
+                yield at(
+                    call,
+                    "start-method-already-set",
+                    sentence,
+                    first=where,
+                    insert=place(call.source, call.node),
+                )
                 return
             fixed = call
-        elif name in ("Process", "Queue", "Lock", "Pool", "Manager", "Value", "Array", "Event", "Barrier", "SimpleQueue", "RLock", "Semaphore", "JoinableQueue", "Pipe"):
+        elif name in (
+            "Process",
+            "Queue",
+            "Lock",
+            "Pool",
+            "Manager",
+            "Value",
+            "Array",
+            "Event",
+            "Barrier",
+            "SimpleQueue",
+            "RLock",
+            "Semaphore",
+            "JoinableQueue",
+            "Pipe",
+        ):
             fixed = fixed or (call if name != "Pipe" else None)
     for call in stream:
-        if not call.name.endswith("set_start_method") or call.guarded or not call.top or call.tests or call.tries:
+        if (
+            not call.name.endswith("set_start_method")
+            or call.guarded
+            or not call.top
+            or call.tests
+            or call.tries
+        ):
             continue
         force = call.get("force", 1)
         spawns = [c for c, p in starts(facts) if _method(facts, c, p) in ("spawn", "forkserver")]
-        if spawns and not (force is not None and force.const is True) and call.source is facts.source and not call.source.notebook:
+        if (
+            spawns
+            and not (force is not None and force.const is True)
+            and call.source is facts.source
+            and not call.source.notebook
+        ):
             sentence = "set_start_method runs again in every spawned child, which imports this file, and fails there; put it under the __main__ guard"
-            yield at(call, "start-method-already-set", sentence, insert=place(call.source, call.node))
+            yield at(
+                call, "start-method-already-set", sentence, insert=place(call.source, call.node)
+            )
             return
 
 
 def daemonic(facts: ScriptFacts) -> Iterator[Finding]:
-    text_daemon = {id(c.receiver.call) for c in facts.traces[0].calls if c.name.endswith(".daemon=") and c.receiver is not None and c.receiver.call is not None and c.args and c.args[0].const is True}
+    text_daemon = {
+        id(c.receiver.call)
+        for c in facts.traces[0].calls
+        if c.name.endswith(".daemon=")
+        and c.receiver is not None
+        and c.receiver.call is not None
+        and c.args
+        and c.args[0].const is True
+    }
     for gang in facts.gangs:
         call = gang.process.call
         if call is None:
@@ -398,15 +577,36 @@ def daemonic(facts: ScriptFacts) -> Iterator[Finding]:
         flag = call.get("daemon")
         if gang.process.via == "spawn":
             flag = call.get("daemon", 4)
-        is_daemon = (flag is not None and flag.const is True) or id(call) in text_daemon or gang.process.via == "pool" and "Executor" not in call.name
+        is_daemon = (
+            (flag is not None and flag.const is True)
+            or id(call) in text_daemon
+            or gang.process.via == "pool"
+            and "Executor" not in call.name
+        )
         if not is_daemon:
             continue
         for inner in gang.streams[0]:
-            workers = facts.value_of(inner.get("num_workers", 5)) if inner.name == "torch.utils.data.DataLoader" else 0
-            if inner.name in _SPAWNS or is_process(inner.name) or (isinstance(workers, int) and workers > 0):
+            workers = (
+                facts.value_of(inner.get("num_workers", 5))
+                if inner.name == "torch.utils.data.DataLoader"
+                else 0
+            )
+            if (
+                inner.name in _SPAWNS
+                or is_process(inner.name)
+                or (isinstance(workers, int) and workers > 0)
+            ):
                 what = "DataLoader workers" if inner.name.endswith("DataLoader") else "processes"
-                sentence = f"{what} are started here inside a daemonic process, which may have no children"
-                yield at(inner, "daemonic-parent", sentence, daemon_span=place(call.source, call.node), daemon_file=str(call.source.path))
+                sentence = (
+                    f"{what} are started here inside a daemonic process, which may have no children"
+                )
+                yield at(
+                    inner,
+                    "daemonic-parent",
+                    sentence,
+                    daemon_span=place(call.source, call.node),
+                    daemon_file=str(call.source.path),
+                )
                 return
 
 
@@ -416,7 +616,11 @@ def dropped(facts: ScriptFacts) -> Iterator[Finding]:
         wait = call.get("join", 3) if call.name in _SPAWNS else None
         if wait is None or wait.const is not False or call.stray:
             continue
-        joined = [c for c in calls if c.receiver is not None and c.receiver.call is call or c.name == f"{call.name}().join"]
+        joined = [
+            c
+            for c in calls
+            if c.receiver is not None and c.receiver.call is call or c.name == f"{call.name}().join"
+        ]
         if not joined and not re.search(r"\.join\(|\.processes", facts.source.text):
             node = call.node_of("join", 3) or call.node
             sentence = "join=False gives back a context that nobody keeps or joins: the parent may end before its workers are up"
@@ -431,8 +635,22 @@ def never_started(facts: ScriptFacts) -> Iterator[Finding]:
         texts = [s.text for s in facts.project.read()]
         if not any(re.search(r"\.start\b", text) for text in texts):
             sentence = "a process is made here and never started: start() is called nowhere"
-            yield at(call, "rank-never-started", sentence, process=process.number if process else None)
+            yield at(
+                call, "rank-never-started", sentence, process=process.number if process else None
+            )
             return
 
 
-CHECKS = (guard, target, pickling, notebook, locks, fork_cuda, fork_threads, start_method, daemonic, dropped, never_started)
+CHECKS = (
+    guard,
+    target,
+    pickling,
+    notebook,
+    locks,
+    fork_cuda,
+    fork_threads,
+    start_method,
+    daemonic,
+    dropped,
+    never_started,
+)

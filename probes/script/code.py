@@ -20,11 +20,18 @@ def syntax(facts: ScriptFacts) -> Iterator[Finding]:
         problem = source.problem
         if problem is None:
             continue
-        mark = ast.Pass(lineno=problem.line, col_offset=problem.col, end_lineno=problem.line, end_col_offset=problem.col + 1)
+        mark = ast.Pass(
+            lineno=problem.line,
+            col_offset=problem.col,
+            end_lineno=problem.line,
+            end_col_offset=problem.col + 1,
+        )
         sentence = f"Python can't parse this (column {problem.col + 1}): {problem.message}"
         line = re.match(r"expected an indented block after .* on line (\d+)", problem.message)
         empty = {"kind": "syntax", "header": int(line[1]) if line else None}
-        yield spot("name-missing-in-script", sentence, source, mark, message=problem.message, **empty)
+        yield spot(
+            "name-missing-in-script", sentence, source, mark, message=problem.message, **empty
+        )
 
 
 def names(facts: ScriptFacts) -> Iterator[Finding]:
@@ -55,14 +62,22 @@ def statement_for(name: str) -> str:
 
 def shadowed(facts: ScriptFacts) -> Iterator[Finding]:
     plan = facts.target.plan
-    if plan is not None and (plan.environment(facts.target.env).get("PYTHONSAFEPATH") or "-P" in plan.words[:3]):
+    if plan is not None and (
+        plan.environment(facts.target.env).get("PYTHONSAFEPATH") or "-P" in plan.words[:3]
+    ):
         return
     for path in shadows(facts.source.path.parent, set(facts.imports)):
         if "site-packages" in path.parts:
             continue
         sentence = f"{path.name} beside the script is found before the module {path.stem} that torch or the script imports; rename it"
         evidence = Evidence(str(path), (), ("ls", str(path.parent)))
-        data = {"file": str(path), "name": path.stem, "folder": str(path.parent), "where": path.name, "line": 1}
+        data = {
+            "file": str(path),
+            "name": path.stem,
+            "folder": str(path.parent),
+            "where": path.name,
+            "line": 1,
+        }
         yield Finding("script", "module-shadowed", sentence, data, (evidence,))
 
 
@@ -72,7 +87,11 @@ def masked(facts: ScriptFacts) -> Iterator[Finding]:
         for statement in _tries(call):
             if not _in(call.node, statement.finalbody) or call.depends("initialized"):
                 continue
-            begins = [c for c in facts.calls(INIT) if _in(c.node, statement.body) or any(_in(s, statement.body) for s in c.stack)]
+            begins = [
+                c
+                for c in facts.calls(INIT)
+                if _in(c.node, statement.body) or any(_in(s, statement.body) for s in c.stack)
+            ]
             swallows = [h for h in statement.handlers if _swallows(h)]
             if begins and swallows:
                 sentence = (
@@ -111,9 +130,18 @@ def _leaves(body: list[ast.stmt]) -> bool:
     for statement in body:
         if isinstance(statement, ast.Raise | ast.Return | ast.Continue | ast.Break):
             return True
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and re.search(r"exit|abort|_exit", ast.unparse(statement.value.func)):
+        if (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Call)
+            and re.search(r"exit|abort|_exit", ast.unparse(statement.value.func))
+        ):
             return True
-        if isinstance(statement, ast.If) and statement.orelse and _leaves(statement.body) and _leaves(statement.orelse):
+        if (
+            isinstance(statement, ast.If)
+            and statement.orelse
+            and _leaves(statement.body)
+            and _leaves(statement.orelse)
+        ):
             return True
     return False
 
@@ -130,16 +158,39 @@ def local_rank(facts: ScriptFacts) -> Iterator[Finding]:
     if any(re.match(r"--local[-_]rank", word) for word in given):
         return
     for option in options:
-        if option.required and facts.launcher in ("torchrun", "torch.distributed.run", "accelerate", "python", "srun"):
+        if option.required and facts.launcher in (
+            "torchrun",
+            "torch.distributed.run",
+            "accelerate",
+            "python",
+            "srun",
+        ):
             sentence = f"{option.names[0]} is demanded, but {facts.launcher} does not pass it: LOCAL_RANK comes in the environment"
-            yield at(option.call, "local-rank-argument", sentence, **_option_data(facts, option.call, option.names))
+            yield at(
+                option.call,
+                "local-rank-argument",
+                sentence,
+                **_option_data(facts, option.call, option.names),
+            )
             return
         if option.required and facts.target.plan is None:
             sentence = f"{option.names[0]} is demanded; torchrun does not pass it"
-            yield at(option.call, "local-rank-argument-maybe", sentence, **_option_data(facts, option.call, option.names))
+            yield at(
+                option.call,
+                "local-rank-argument-maybe",
+                sentence,
+                **_option_data(facts, option.call, option.names),
+            )
             return
-    spelling = {"torch.distributed.launch": "--local-rank", "deepspeed": "--local_rank"}.get(facts.launcher or "")
-    if spelling is None or not parsed or facts.launcher == "deepspeed" and "no_local_rank" in str(facts.target.plan.words if facts.target.plan else ""):
+    spelling = {"torch.distributed.launch": "--local-rank", "deepspeed": "--local_rank"}.get(
+        facts.launcher or ""
+    )
+    if (
+        spelling is None
+        or not parsed
+        or facts.launcher == "deepspeed"
+        and "no_local_rank" in str(facts.target.plan.words if facts.target.plan else "")
+    ):
         return
     if facts.target.plan is not None and facts.target.plan.option("use-env") is not None:
         return
@@ -150,7 +201,14 @@ def local_rank(facts: ScriptFacts) -> Iterator[Finding]:
         return
     call = options[0].call if options else parsed[0]
     sentence = f"{facts.launcher} passes {spelling}=N, which this parser does not know and refuses"
-    yield at(call, "local-rank-argument", sentence, spelling=spelling, known=sorted(names), kind="refused")
+    yield at(
+        call,
+        "local-rank-argument",
+        sentence,
+        spelling=spelling,
+        known=sorted(names),
+        kind="refused",
+    )
 
 
 def _option_data(facts: ScriptFacts, call: Call, names: tuple[str, ...]) -> dict[str, object]:
@@ -168,7 +226,9 @@ def framework(facts: ScriptFacts) -> Iterator[Finding]:
         return
     if any(name.startswith(("SLURM_PROCID", "OMPI_", "PMI_")) for name in facts.environment):
         return
-    if "deepspeed" in facts.imports and "torch.distributed.init_process_group" not in {c.name for c in facts.main.calls}:
+    if "deepspeed" in facts.imports and "torch.distributed.init_process_group" not in {
+        c.name for c in facts.main.calls
+    }:
         for call in facts.calls("deepspeed.initialize", "deepspeed.init_distributed", stray=False):
             sentence = "DeepSpeed makes its process group from the variables its launcher sets; plain python sets none: start it with deepspeed or torchrun"
             yield at(call, "framework-not-distributed", sentence, framework="deepspeed")
@@ -179,7 +239,21 @@ def framework(facts: ScriptFacts) -> Iterator[Finding]:
             continue
         for call in facts.main.streams[0]:
             start, _, last = call.name.rpartition(".")
-            if start == "torch.distributed" and last in ("barrier", "all_reduce", "get_rank", "get_world_size", "broadcast", "all_gather") and not call.tests and not call.stray and not call.tries:
+            if (
+                start == "torch.distributed"
+                and last
+                in (
+                    "barrier",
+                    "all_reduce",
+                    "get_rank",
+                    "get_world_size",
+                    "broadcast",
+                    "all_gather",
+                )
+                and not call.tests
+                and not call.stray
+                and not call.tries
+            ):
                 sentence = f"{last} needs a process group, which {name} only makes under its launcher; start it with {launcher}"
                 yield at(call, "framework-not-distributed", sentence, framework=name)
                 return

@@ -34,8 +34,15 @@ _OPERATORS: Final[dict[type[ast.AST], Callable[..., Any]]] = {
     ast.NotIn: lambda a, b: a not in b, ast.Is: lambda a, b: a is b,
     ast.IsNot: lambda a, b: a is not b,
 }  # fmt: skip
-_CASTS: Final[dict[str, Callable[[Any], Any]]] = {"int": int, "str": str, "float": float, "bool": bool}
-_FREE_PORT: Final = re.compile(r"(free|unused|available|open|random|find|pick|get).*port|port.*(free|unused)", re.I)
+_CASTS: Final[dict[str, Callable[[Any], Any]]] = {
+    "int": int,
+    "str": str,
+    "float": float,
+    "bool": bool,
+}
+_FREE_PORT: Final = re.compile(
+    r"(free|unused|available|open|random|find|pick|get).*port|port.*(free|unused)", re.I
+)
 _RANDOM: Final = re.compile(
     r"(random|secrets|uuid|numpy\.random|torch\.rand|torch\.randint)\b|os\.(getpid|urandom)$"
     r"|time\.(time|time_ns|monotonic|perf_counter)$|socket\.gethostname$|tempfile\.(mk|Named|Temp)"
@@ -70,7 +77,11 @@ class Evaluator:
         if do is not None:
             value: Value = do(node)
             return value
-        return Value(of=union([self(child) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]))
+        return Value(
+            of=union(
+                [self(child) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+            )
+        )
 
     # Names and literals
 
@@ -98,7 +109,9 @@ class Evaluator:
         const: Any = UNKNOWN
         if exact and all(item.known for item in items):
             const = tuple(item.const for item in items)
-        return Value(const=const, items=items, exact=exact, of=union(items), kind=type(node).__name__.lower())
+        return Value(
+            const=const, items=items, exact=exact, of=union(items), kind=type(node).__name__.lower()
+        )
 
     of_List = of_Tuple
 
@@ -114,7 +127,9 @@ class Evaluator:
         return Value(table=table, of=union(table.values()), kind="dict")
 
     def of_JoinedStr(self, node: ast.JoinedStr) -> Value:
-        parts = [self(p.value) if isinstance(p, ast.FormattedValue) else self(p) for p in node.values]
+        parts = [
+            self(p.value) if isinstance(p, ast.FormattedValue) else self(p) for p in node.values
+        ]
         plain = all(
             not isinstance(p, ast.FormattedValue) or (p.format_spec is None and p.conversion == -1)
             for p in node.values
@@ -128,7 +143,8 @@ class Evaluator:
     def of_Lambda(self, node: ast.Lambda) -> Value:
         tracer = self.tracer
         return Value(
-            kind="lambda", target=Function(node, tracer.source, tracer.names, None, True, tracer.module)
+            kind="lambda",
+            target=Function(node, tracer.source, tracer.names, None, True, tracer.module),
         )
 
     # Operators
@@ -141,7 +157,11 @@ class Evaluator:
             result = value if result is None else self._either(result, value, stop)
             if value.known and bool(value.const) == stop:
                 seen = result.of | value.of
-                return replace(value, of=seen) if result.known or stop is False else Value(const=value.const, of=seen)
+                return (
+                    replace(value, of=seen)
+                    if result.known or stop is False
+                    else Value(const=value.const, of=seen)
+                )
         return result or Value()
 
     def _either(self, first: Value, second: Value, stop: bool) -> Value:
@@ -176,7 +196,11 @@ class Evaluator:
         if first.known and second.known and type(op) in _OPERATORS:
             const = quiet(_OPERATORS[type(op)], first.const, second.const)
         mix = first.mix or second.mix
-        if mix is None and isinstance(op, ast.Add | ast.Sub) and ("rank" in first.of) != ("rank" in second.of):
+        if (
+            mix is None
+            and isinstance(op, ast.Add | ast.Sub)
+            and ("rank" in first.of) != ("rank" in second.of)
+        ):
             mix = Mix(self.tracer.source, node, right if "rank" in first.of else left)
         pattern = ""
         if not isinstance(const, str) and isinstance(op, ast.Add) and (first.text or second.text):
@@ -193,17 +217,31 @@ class Evaluator:
         of = union(values)
         for value in values:
             if value.kind.endswith(("Store().get()", "Store()")):
-                self.tracer.happens(f"{value.kind}.__compare__", node, tuple(values), receiver=value)
+                self.tracer.happens(
+                    f"{value.kind}.__compare__", node, tuple(values), receiver=value
+                )
         if len(values) != 2:
             return Value(of=of)
         first, second = values
         op = node.ops[0]
-        if second.kind == "os.environ" and isinstance(op, ast.In | ast.NotIn) and isinstance(first.const, str):
+        if (
+            second.kind == "os.environ"
+            and isinstance(op, ast.In | ast.NotIn)
+            and isinstance(first.const, str)
+        ):
             there = self._present(first.const)
             seen = frozenset({f"env:{first.const}"})
-            return Value(of=seen) if there is None else Value(const=there == isinstance(op, ast.In), of=seen)
+            return (
+                Value(of=seen)
+                if there is None
+                else Value(const=there == isinstance(op, ast.In), of=seen)
+            )
         if first.known and second.known:
-            if isinstance(op, ast.Is | ast.IsNot) and first.const is not None and second.const is not None:
+            if (
+                isinstance(op, ast.Is | ast.IsNot)
+                and first.const is not None
+                and second.const is not None
+            ):
                 return Value(of=of)
             return Value(const=quiet(_OPERATORS[type(op)], first.const, second.const), of=of)
         return Value(of=of)
@@ -266,14 +304,23 @@ class Evaluator:
             return Value(const=rank, role="local-rank", of=frozenset({"rank"}))
         if name in ("global_rank", "process_index"):
             return Value(const=rank, role="rank", of=frozenset({"rank"}))
-        if name in ("is_main_process", "is_global_zero", "is_local_main_process", "is_world_process_zero"):
+        if name in (
+            "is_main_process",
+            "is_global_zero",
+            "is_local_main_process",
+            "is_world_process_zero",
+        ):
             return Value(const=rank == 0, of=frozenset({"rank"}))
         return Value(of=owner.of)
 
     def of_Subscript(self, node: ast.Subscript) -> Value:
         owner = self(node.value)
         if isinstance(node.slice, ast.Slice):
-            parts = [self(p) for p in (node.slice.lower, node.slice.upper, node.slice.step) if p is not None]
+            parts = [
+                self(p)
+                for p in (node.slice.lower, node.slice.upper, node.slice.step)
+                if p is not None
+            ]
             of = union(parts)
             shard = frozenset({"shard"}) if "rank" in of else of
             return Value(of=owner.of | of | shard, kind=owner.kind, items=owner.items)
@@ -282,7 +329,11 @@ class Evaluator:
             return self._environ(node, key, None)
         if owner.kind.endswith("Store()"):
             self.tracer.happens(f"{owner.kind}.__getitem__", node, (key,), receiver=owner)
-        if owner.table is not None and isinstance(key.const, str | int) and key.const in owner.table:
+        if (
+            owner.table is not None
+            and isinstance(key.const, str | int)
+            and key.const in owner.table
+        ):
             return owner.table[key.const]
         if owner.items is not None and isinstance(key.const, int):
             if owner.exact and -len(owner.items) <= key.const < len(owner.items):
@@ -323,7 +374,9 @@ class Evaluator:
         if name in known.WORLD_SIZE:
             world = tracer.settings.world
             return Value(const=UNKNOWN if world is None else str(world), role="world-size", of=seen)
-        return Value(role=f"env:{name}", of=seen | (default.of if default else frozenset()), kind="str")
+        return Value(
+            role=f"env:{name}", of=seen | (default.of if default else frozenset()), kind="str"
+        )
 
     # Loops in expressions
 
@@ -336,7 +389,9 @@ class Evaluator:
         return self._comprehension(node, [node.key, node.value])
 
     def _comprehension(
-        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, parts: list[ast.expr]
+        self,
+        node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp,
+        parts: list[ast.expr],
     ) -> Value:
         tracer = self.tracer
         kept, looped = tracer.names, tracer.looped
@@ -423,8 +478,12 @@ class Evaluator:
         owner = self.tracer.names.get("self")
         if owner is None or not isinstance(owner.target, Instance) or owner.target.owner is None:
             return Value(kind="super()")
-        inner = next((b.target for b in owner.target.owner.bases if isinstance(b.target, Class)), None)
-        return replace(owner, target=Instance(inner, owner.target.attrs), kind=f"{owner.kind}.super()")
+        inner = next(
+            (b.target for b in owner.target.owner.bases if isinstance(b.target, Class)), None
+        )
+        return replace(
+            owner, target=Instance(inner, owner.target.attrs), kind=f"{owner.kind}.super()"
+        )
 
     def follow(
         self, function: Value, args: Sequence[Value], kwargs: Mapping[str, Value], node: ast.AST
@@ -459,12 +518,21 @@ class Evaluator:
         answer = answers[0] if answers else Value()
         for other in answers[1:]:
             answer = join(answer, other)
-        if not answer.kind and not answer.known and _FREE_PORT.search(target.name) and not answer.of:
+        if (
+            not answer.kind
+            and not answer.known
+            and _FREE_PORT.search(target.name)
+            and not answer.of
+        ):
             return Value(of=frozenset({"free-port"}), call=answer.call)
         return answer
 
     def _bind(
-        self, function: Function, args: Sequence[Value], kwargs: Mapping[str, Value], names: dict[str, Value]
+        self,
+        function: Function,
+        args: Sequence[Value],
+        kwargs: Mapping[str, Value],
+        names: dict[str, Value],
     ) -> None:
         parameters = function.node.args
         plain = [*parameters.posonlyargs, *parameters.args]
@@ -483,7 +551,9 @@ class Evaluator:
             value = kwargs.get(parameter.arg)
             names[parameter.arg] = value if value is not None else self._default(function, default)
         if parameters.vararg:
-            names[parameters.vararg.arg] = Value(items=given[len(plain) :], exact=True, kind="tuple")
+            names[parameters.vararg.arg] = Value(
+                items=given[len(plain) :], exact=True, kind="tuple"
+            )
         if parameters.kwarg:
             rest = {k: v for k, v in kwargs.items() if k not in {p.arg for p in plain}}
             names[parameters.kwarg.arg] = Value(table=dict(rest), kind="dict")
@@ -525,7 +595,11 @@ def replace_owner(function: Function, owner: Value | None) -> Function:
 def _starts_process(part: ast.AST) -> bool:
     for node in ast.walk(part):
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else getattr(node.func, "id", "")
+            )
             if name in ("Process", "apply_async", "submit") or name.endswith(("Process", "Worker")):
                 return True
     return False

@@ -16,10 +16,25 @@ from ddp_assist.probes.script.read import Project, Source, read_project
 from ddp_assist.probes.script.trace import Settings, Trace, follow
 from ddp_assist.probes.script.value import Call, Process, Value
 
-SETTERS: Final = {"torchrun", "torch.distributed.run", "torch.distributed.launch", "accelerate", "deepspeed"}
+SETTERS: Final = {
+    "torchrun",
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate",
+    "deepspeed",
+}
 AGENT_STORE: Final = {"torchrun", "torch.distributed.run", "torch.distributed.launch", "accelerate"}
-GIVEN: Final = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-_FAMILY: Final = re.compile(r"(SLURM|OMPI|PMI|PMIX|MV2|MPI|TORCHELASTIC|GROUP|ROLE|NODE|LOCAL|MASTER)_|RANK$|WORLD_SIZE$")
+GIVEN: Final = {
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
+_FAMILY: Final = re.compile(
+    r"(SLURM|OMPI|PMI|PMIX|MV2|MPI|TORCHELASTIC|GROUP|ROLE|NODE|LOCAL|MASTER)_|RANK$|WORLD_SIZE$"
+)
 INIT: Final = "torch.distributed.init_process_group"
 
 
@@ -139,8 +154,8 @@ def script_of(target: Target) -> Path | None:
             if path.is_file():
                 return path
         return None
-    path = plan.script_path
-    return path if path is not None and path.suffix in (".py", ".ipynb", "") else None
+    named = plan.script_path
+    return named if named is not None and named.suffix in (".py", ".ipynb", "") else None
 
 
 def read_facts(
@@ -162,14 +177,19 @@ def read_facts(
             return True
         if launcher == "srun" and name.startswith("SLURM_"):
             return True
-        if launcher in ("mpirun", "mpiexec") and name.startswith(("OMPI_", "PMI_", "PMIX_", "MV2_", "MPI_")):
+        if launcher in ("mpirun", "mpiexec") and name.startswith(
+            ("OMPI_", "PMI_", "PMIX_", "MV2_", "MPI_")
+        ):
             return True
         return False if _FAMILY.match(name) else None
 
     argument = bool(re.search(r"rank\s*=\s*(int\()?\w+\.rank\b", project.main.text))
-    traces = tuple(
-        follow(project, Settings(rank, world, present, argument)) for rank in (0, 1)
-    )
+    traces = tuple(follow(project, Settings(rank, world, present, argument)) for rank in (0, 1))
+    entered = traces[0].entered | traces[1].entered
+    for trace in traces:  # a function that one rank enters is not one that nothing calls
+        trace.calls = [
+            c for c in trace.calls if not (c.stray and c.stack and id(c.stack[0]) in entered)
+        ]
     facts = ScriptFacts(target, project, traces, launcher, nnodes, world, environment)
     facts.imports = frozenset(_imports(project))
     facts.options = tuple(_options(facts))
@@ -225,7 +245,11 @@ def _gangs(facts: ScriptFacts) -> Iterator[Gang]:
         if process.function is not None:
             kin.setdefault(id(process.function.node), []).append(process)
     for family in kin.values():
-        of = [[c for c in t.calls if c.process.number == p.number] for t in facts.traces for p in family]
+        of = [
+            [c for c in t.calls if c.process.number == p.number]
+            for t in facts.traces
+            for p in family
+        ]
         head = family[0]
         if len(family) > 1 and not (head.call is not None and head.call.looped):
             pairs = tuple(tuple(stream) for stream in of[: len(family)])
@@ -282,7 +306,11 @@ def endpoints(facts: ScriptFacts) -> list[Endpoint]:
             add(address, facts.value_of(call.args[1]), call)
     for call in facts.calls(INIT):
         method = call.get("init_method", 1)
-        if method is not None and isinstance(method.const, str) and method.const.startswith("tcp://"):
+        if (
+            method is not None
+            and isinstance(method.const, str)
+            and method.const.startswith("tcp://")
+        ):
             try:
                 parts = urlsplit(method.const)
                 add(parts.hostname, parts.port, call)

@@ -24,7 +24,11 @@ COLLECTIVES: Final = {
     "reduce_scatter_tensor", "all_reduce_coalesced", "all_gather_coalesced",
 }  # fmt: skip
 
-STORES: Final = ("torch.distributed.TCPStore", "torch.distributed.FileStore", "torch.distributed.HashStore")
+STORES: Final = (
+    "torch.distributed.TCPStore",
+    "torch.distributed.FileStore",
+    "torch.distributed.HashStore",
+)
 STORE_METHODS: Final = {
     "add", "append", "barrier", "check", "clone", "compare_set", "delete_key", "get",
     "has_extended_api", "host", "libuvBackend", "list_keys", "multi_get", "multi_set", "num_keys",
@@ -83,10 +87,14 @@ def plain(name: str) -> str:
 
 def is_process(kind: str) -> bool:
     """`multiprocessing.Process`, torch's, or that of a context."""
-    return kind.endswith(".Process") and kind.startswith(("multiprocessing.", "torch.multiprocessing."))
+    return kind.endswith(".Process") and kind.startswith(
+        ("multiprocessing.", "torch.multiprocessing.")
+    )
 
 
 def is_pool(kind: str) -> bool:
-    return kind.startswith(("multiprocessing.", "torch.multiprocessing.")) and kind.endswith(".Pool()") or (
-        kind == "concurrent.futures.ProcessPoolExecutor()"
+    return (
+        kind.startswith(("multiprocessing.", "torch.multiprocessing."))
+        and kind.endswith(".Pool()")
+        or (kind == "concurrent.futures.ProcessPoolExecutor()")
     )

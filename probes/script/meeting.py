@@ -23,11 +23,24 @@ def port_values(facts: ScriptFacts) -> Iterator[tuple[Gang, Call, list[Value], s
     for gang in facts.gangs:
         first = gang.streams[0]
         for call in first:
-            if call.name in ("environ.set", "environ.setdefault") and call.args[0].const == "MASTER_PORT":
-                yield gang, call, _same(gang, call, lambda c: c.args[1] if len(c.args) > 1 else None), "MASTER_PORT"
+            if (
+                call.name in ("environ.set", "environ.setdefault")
+                and call.args[0].const == "MASTER_PORT"
+            ):
+                yield (
+                    gang,
+                    call,
+                    _same(gang, call, lambda c: c.args[1] if len(c.args) > 1 else None),
+                    "MASTER_PORT",
+                )
             elif call.name == INIT and (method := call.get("init_method", 1)) is not None:
                 if method.text.startswith("tcp://"):
-                    yield gang, call, _same(gang, call, lambda c: c.get("init_method", 1)), "init_method"
+                    yield (
+                        gang,
+                        call,
+                        _same(gang, call, lambda c: c.get("init_method", 1)),
+                        "init_method",
+                    )
             elif call.name == "torch.distributed.TCPStore" and call.get("port", 1) is not None:
                 yield gang, call, _same(gang, call, lambda c: c.get("port", 1)), "the store's port"
 
@@ -38,7 +51,11 @@ def _same(gang: Gang, call: Call, pick: object) -> list[Value]:
     values = []
     for stream in gang.streams:
         for other in stream:
-            if other.node is call.node and other.name == call.name and (key is None or other.args[0].const == key):
+            if (
+                other.node is call.node
+                and other.name == call.name
+                and (key is None or other.args[0].const == key)
+            ):
                 value = pick(other)  # type: ignore[operator]
                 if value is not None:
                     values.append(value)
@@ -54,9 +71,13 @@ def port_per_rank(facts: ScriptFacts) -> Iterator[Finding]:
         given = facts.launcher in SETTERS or "MASTER_PORT" in facts.environment
         if soft and given:
             continue
-        mixed = next((v for v in values if "rank" in v.of and v.role not in ("env:MASTER_PORT",)), None)
+        mixed = next(
+            (v for v in values if "rank" in v.of and v.role not in ("env:MASTER_PORT",)), None
+        )
         known = {str(v.const) for v in values if v.known}
-        differs = len(known) > 1 or (mixed is not None and not mixed.known and mixed.mix is not None)
+        differs = len(known) > 1 or (
+            mixed is not None and not mixed.known and mixed.mix is not None
+        )
         if mixed is not None and differs:
             mix = mixed.mix
             sentence = (
@@ -67,7 +88,9 @@ def port_per_rank(facts: ScriptFacts) -> Iterator[Finding]:
                 "mix": place(mix.source, mix.node), "mix_file": str(mix.source.path),
                 "keep": mix.source.code(mix.keep),
             } if mix is not None else {}  # fmt: skip
-            yield at(call, "port-differs-per-rank", sentence, variable=what, ports=sorted(known), **extra)
+            yield at(
+                call, "port-differs-per-rank", sentence, variable=what, ports=sorted(known), **extra
+            )
         elif any(v.of & _FREE for v in values) and _own_pick(facts, gang, values):
             sentence = (
                 f"{what} is picked anew in each rank, so every rank has another port; it must be "
@@ -104,8 +127,21 @@ def port_range(facts: ScriptFacts) -> Iterator[Finding]:
                 number is not None and not lowest <= number <= 65535
             ):
                 sentence = f"{what} is {const!r}: a port is a number from 1 to 65535"
-                node = call.node_of("init_method", 1) if what == "init_method" else call.node_of("port", 1) if what != "MASTER_PORT" else _assigned(call)
-                yield at(call, "port-out-of-range", sentence, port=const, variable=what, value_span=place(call.source, node or call.node))
+                node = (
+                    call.node_of("init_method", 1)
+                    if what == "init_method"
+                    else call.node_of("port", 1)
+                    if what != "MASTER_PORT"
+                    else _assigned(call)
+                )
+                yield at(
+                    call,
+                    "port-out-of-range",
+                    sentence,
+                    port=const,
+                    variable=what,
+                    value_span=place(call.source, node or call.node),
+                )
                 break
 
 
@@ -127,7 +163,11 @@ def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
         start = next((i for i, c in enumerate(main) if c is gang.process.call), None)
         if pick is None or start is None:
             continue
-        between = [c for c in main[pick + 1 : start] if not c.stack and c.name not in ("print", "for") and not _quick(c)]
+        between = [
+            c
+            for c in main[pick + 1 : start]
+            if not c.stack and c.name not in ("print", "for") and not _quick(c)
+        ]
         if between:
             sentence = (
                 "the port is found free and given back here, but the store only takes it later: "
@@ -138,7 +178,9 @@ def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
 
 
 def _quick(call: Call) -> bool:
-    return call.name.startswith(("environ", "socket", "logging", "function:", "int", "str", "os.")) or call.name.endswith(
+    return call.name.startswith(
+        ("environ", "socket", "logging", "function:", "int", "str", "os.")
+    ) or call.name.endswith(
         (".close", ".getsockname", ".info", ".__exit__", ".__enter__", ".append")
     )
 
@@ -149,7 +191,9 @@ def overridden(facts: ScriptFacts) -> Iterator[Finding]:
     sets: list[Call] = []
     for call in facts.main.streams[0]:
         if call.name == "environ.set" and call.args[0].const in ("MASTER_PORT", "MASTER_ADDR"):
-            if call.handler or call.depends("env:MASTER_PORT", "env:MASTER_ADDR", "env:RANK", "env:WORLD_SIZE", "env:LOCAL_RANK"):
+            if call.handler or call.depends(
+                "env:MASTER_PORT", "env:MASTER_ADDR", "env:RANK", "env:WORLD_SIZE", "env:LOCAL_RANK"
+            ):
                 continue
             if any(word.startswith(("env:MASTER", "free-port")) for word in call.args[1].of):
                 continue
@@ -161,11 +205,19 @@ def overridden(facts: ScriptFacts) -> Iterator[Finding]:
         if c.name == INIT and (m := c.get("init_method", 1)) is not None
         and m.text.startswith("tcp://") and not any(w.startswith("env:MASTER") for w in m.of)
     ]  # fmt: skip
-    begins = any(c.name == INIT or c.name.endswith("init_distributed") for c in facts.main.streams[0])
-    culprits = [c for c in ports if str(facts.value_of(c.args[1])) != str(plan.master_port if plan else None)]
+    begins = any(
+        c.name == INIT or c.name.endswith("init_distributed") for c in facts.main.streams[0]
+    )
+    culprits = [
+        c
+        for c in ports
+        if str(facts.value_of(c.args[1])) != str(plan.master_port if plan else None)
+    ]
     culprits += [] if culprits else direct
     if not culprits and hosts and (facts.nnodes or 1) > 1:
-        culprits = [c for c in hosts if str(facts.value_of(c.args[1])) in ("localhost", "127.0.0.1")]
+        culprits = [
+            c for c in hosts if str(facts.value_of(c.args[1])) in ("localhost", "127.0.0.1")
+        ]
     if not culprits or not begins:
         return
     call = culprits[0]
@@ -180,7 +232,9 @@ def overridden(facts: ScriptFacts) -> Iterator[Finding]:
         spans = [place(c.source, c.node) for c in [*ports, *hosts] if not c.stack]
         yield at(call, "launcher-port-overridden", sentence, port=shown, variable=name, spans=spans)
     elif facts.target.plan is None and not facts.starts_children and _reads_rank(facts):
-        sentence = f"{name} is overwritten here; under torchrun that hides the port its store really has"
+        sentence = (
+            f"{name} is overwritten here; under torchrun that hides the port its store really has"
+        )
         yield at(call, "launcher-port-overridden-maybe", sentence, variable=name)
 
 
@@ -199,8 +253,15 @@ def missing_env(facts: ScriptFacts) -> Iterator[Finding]:
         for index, call in enumerate(stream):
             if call.stray or call.handler or call.depends("env", "initialized") or _asks_env(call):
                 continue
-            if call.name == "environ.missing" and call.args[0].const in RANK | {"WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}:
-                if call.tries or str(call.args[0].const).startswith(("SLURM", "OMPI", "PMI", "MV2")):
+            if call.name == "environ.missing" and call.args[0].const in RANK | {
+                "WORLD_SIZE",
+                "LOCAL_RANK",
+                "MASTER_ADDR",
+                "MASTER_PORT",
+            }:
+                if call.tries or str(call.args[0].const).startswith(
+                    ("SLURM", "OMPI", "PMI", "MV2")
+                ):
                     continue
                 names = [str(call.args[0].const)]
             elif call.name == INIT:
@@ -208,21 +269,41 @@ def missing_env(facts: ScriptFacts) -> Iterator[Finding]:
             else:
                 continue
             if names:
-                how = "mp.spawn and Process do not set them" if child else "plain python sets none of them; torchrun does"
+                how = (
+                    "mp.spawn and Process do not set them"
+                    if child
+                    else "plain python sets none of them; torchrun does"
+                )
                 sentence = f"{', '.join(names)} must be in the environment here, and nothing sets {'them' if len(names) > 1 else 'it'} ({how})"
-                yield at(call, "missing-env", sentence, names=names, child=child, statement=_statement_line(call))
+                yield at(
+                    call,
+                    "missing-env",
+                    sentence,
+                    names=names,
+                    child=child,
+                    statement=_statement_line(call),
+                )
                 return
 
 
 def _asks_env(call: Call) -> bool:
-    return any(word.startswith(("env:", "arg:", "initialized", "argv")) for test in call.tests for word in test.of)
+    return any(
+        word.startswith(("env:", "arg:", "initialized", "argv"))
+        for test in call.tests
+        for word in test.of
+    )
 
 
 def _written(facts: ScriptFacts, gang: Gang, before: tuple[Call, ...]) -> set[object]:
     """Variables the script may have set before: in this process, or in the parent."""
     calls = [*before, *(facts.main.streams[0] if gang.process.number else ())]
-    names: set[object] = {c.args[0].const for c in calls if c.name in ("environ.set", "environ.setdefault")}
-    if any(c.name.endswith("load_dotenv") or (c.name == "environ.set" and not c.args[0].known) for c in calls):
+    names: set[object] = {
+        c.args[0].const for c in calls if c.name in ("environ.set", "environ.setdefault")
+    }
+    if any(
+        c.name.endswith("load_dotenv") or (c.name == "environ.set" and not c.args[0].known)
+        for c in calls
+    ):
         names |= {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     if "os.environ.update(" in facts.source.text and "os.environ.update" in {c.name for c in calls}:
         names |= {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -233,7 +314,9 @@ def _lacking(facts: ScriptFacts, call: Call, written: set[object], child: bool) 
     method = call.get("init_method", 1)
     if call.get("store", 6) is not None and call.get("store", 6).const is not None:  # type: ignore[union-attr]
         return []
-    if call.partial or (method is not None and method.const is not None and method.const != "env://"):
+    if call.partial or (
+        method is not None and method.const is not None and method.const != "env://"
+    ):
         return []
     needed = ["MASTER_ADDR", "MASTER_PORT"]
     if call.get("rank", 4) is None:
@@ -256,7 +339,11 @@ def malformed(facts: ScriptFacts) -> Iterator[Finding]:
         method = call.get("init_method", 1)
         if method is None or (method.known and method.const is None):
             continue
-        text = method.const if isinstance(method.const, str) else method.pattern or facts.value_of(method)
+        text = (
+            method.const
+            if isinstance(method.const, str)
+            else method.pattern or facts.value_of(method)
+        )
         if not isinstance(text, str) or text.startswith("{}"):
             continue
         wrong = ""
@@ -271,10 +358,20 @@ def malformed(facts: ScriptFacts) -> Iterator[Finding]:
             wrong = _tcp_fault(rest)
         elif scheme == "file" and not rest.startswith(("/", "{}")):
             wrong = "is no absolute path (file:///path has three slashes)"
-        if wrong and "registered" not in text and "register_rendezvous_handler" not in facts.source.text:
+        if (
+            wrong
+            and "registered" not in text
+            and "register_rendezvous_handler" not in facts.source.text
+        ):
             node = call.node_of("init_method", 1) or call.node
             sentence = f"init_method {text!r} {wrong}"
-            yield at(call, "init-method-malformed", sentence, value=text, value_span=place(call.source, node))
+            yield at(
+                call,
+                "init-method-malformed",
+                sentence,
+                value=text,
+                value_span=place(call.source, node),
+            )
 
 
 def _tcp_fault(rest: str) -> str:
@@ -291,7 +388,11 @@ def _tcp_fault(rest: str) -> str:
 
 
 def stale_file(facts: ScriptFacts) -> Iterator[Finding]:
-    removed = {a.text for c in facts.ending("os.remove", "os.unlink", ".unlink", "shutil.rmtree") for a in c.args}
+    removed = {
+        a.text
+        for c in facts.ending("os.remove", "os.unlink", ".unlink", "shutil.rmtree")
+        for a in c.args
+    }
     if any(c.name.endswith(".unlink") for c in facts.ending(".unlink")):
         return
     for call in facts.calls(INIT, "torch.distributed.FileStore"):
@@ -314,7 +415,14 @@ def stale_file(facts: ScriptFacts) -> Iterator[Finding]:
             there = None
         if there is not None and path.is_file():
             sentence = f"the meeting file {path} is left over from an earlier run: new ranks read the old ranks' addresses from it"
-            yield at(call, "init-file-stale", sentence, path=str(path), mtime=int(there.st_mtime), value_span=span)
+            yield at(
+                call,
+                "init-file-stale",
+                sentence,
+                path=str(path),
+                mtime=int(there.st_mtime),
+                value_span=span,
+            )
         else:
             sentence = f"the meeting file {path} has the same name in every run: one that is killed leaves it behind for the next"
             yield at(call, "init-file-stale-maybe", sentence, path=str(path), value_span=span)
@@ -332,10 +440,16 @@ def group_twice(facts: ScriptFacts) -> Iterator[Finding]:
                 elif call.name == INIT:
                     if call.depends("initialized"):
                         continue
-                    if open_call is not None and not open_call.excludes(call) and not _either(open_call, call):
+                    if (
+                        open_call is not None
+                        and not open_call.excludes(call)
+                        and not _either(open_call, call)
+                    ):
                         first = open_call.source.where(getattr(open_call.node, "lineno", 1))
                         sentence = f"init_process_group is called a second time in the same process (first in {first})"
-                        yield at(call, "process-group-twice", sentence, first=first, **_first(open_call))
+                        yield at(
+                            call, "process-group-twice", sentence, first=first, **_first(open_call)
+                        )
                         return
                     open_call = call
 
@@ -358,19 +472,37 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
         if any(_makes_group(c.name) for c in stream):
             continue
         for call in stream:
-            if call.stray or call.handler or call.tries or call.depends("initialized") or call.tests:
+            if (
+                call.stray
+                or call.handler
+                or call.tries
+                or call.depends("initialized")
+                or call.tests
+            ):
                 continue
             if _needs_group(call):
-                if gang.process.number and any(c.name == INIT for c in facts.main.streams[0]) and gang.process.method != "spawn":
+                if (
+                    gang.process.number
+                    and any(c.name == INIT for c in facts.main.streams[0])
+                    and gang.process.method != "spawn"
+                ):
                     continue
                 what = call.name.rpartition(".")[2]
                 sentence = f"{what} needs a process group, but init_process_group is never called in this process"
-                yield at(call, "process-group-missing", sentence, call=what)
+                yield at(call, "process-group-missing", sentence, what=what)
                 return
 
 
 def _makes_group(name: str) -> bool:
-    return name == INIT or name.endswith(("init_device_mesh", "init_distributed", "init_rpc", "ProcessGroupGloo", "init_process_group"))
+    return name == INIT or name.endswith(
+        (
+            "init_device_mesh",
+            "init_distributed",
+            "init_rpc",
+            "ProcessGroupGloo",
+            "init_process_group",
+        )
+    )
 
 
 def _needs_group(call: Call) -> bool:
@@ -386,12 +518,35 @@ def _needs_group(call: Call) -> bool:
 
 def _elsewhere(facts: ScriptFacts) -> bool:
     """Whether a foreign library may make the group."""
-    pattern = re.compile(r"init|setup|launch|dist|prepare|engine|runner|parallel|fabric|strategy|mesh", re.I)
+    pattern = re.compile(
+        r"init|setup|launch|dist|prepare|engine|runner|parallel|fabric|strategy|mesh", re.I
+    )
     for call in facts.main.calls:
         top = call.name.partition(".")[0]
-        if "." in call.name and top in facts.imports and top not in ("torch", "os", "sys", "logging", "random", "numpy", "datetime", "time", "argparse", "multiprocessing", "socket"):
+        if (
+            "." in call.name
+            and top in facts.imports
+            and top
+            not in (
+                "torch",
+                "os",
+                "sys",
+                "logging",
+                "random",
+                "numpy",
+                "datetime",
+                "time",
+                "argparse",
+                "multiprocessing",
+                "socket",
+            )
+        ):
             last = call.name.rpartition(".")[2]
-            if pattern.search(call.name) and not isinstance(call.node, ast.For) and last != "ArgumentParser":
+            if (
+                pattern.search(call.name)
+                and not isinstance(call.node, ast.For)
+                and last != "ArgumentParser"
+            ):
                 return True
     return False
 
@@ -429,7 +584,12 @@ def world_size(facts: ScriptFacts) -> Iterator[Finding]:
                 continue
             value, rank = call.get("world_size", 3), call.get("rank", 4)
             told = facts.value_of(value)
-            if not isinstance(told, int) or isinstance(told, bool) or gang.size is None or gang.many is None:
+            if (
+                not isinstance(told, int)
+                or isinstance(told, bool)
+                or gang.size is None
+                or gang.many is None
+            ):
                 continue
             own = gang.process.number == 0 or (rank is not None and rank.role == "index")
             if not own or told == gang.size:
@@ -445,8 +605,19 @@ def world_size(facts: ScriptFacts) -> Iterator[Finding]:
                 sentence = f"world_size is {told}, but {gang.size} processes are started: they wait for ranks that nobody starts"
                 begun = gang.process.call
                 node = begun.node_of("nprocs", 2) if begun is not None else None
-                span = place(call.source, node) if node is not None and begun is not None and begun.source is call.source else None
-                yield at(call, "world-size-mismatch", sentence, world_size=told, started=gang.size, started_span=span)
+                span = (
+                    place(call.source, node)
+                    if node is not None and begun is not None and begun.source is call.source
+                    else None
+                )
+                yield at(
+                    call,
+                    "world-size-mismatch",
+                    sentence,
+                    world_size=told,
+                    started=gang.size,
+                    started_span=span,
+                )
                 return
             if told < gang.size:
                 sentence = f"world_size is {told}, but {gang.size} processes are started: ranks from {told} on are refused"

@@ -36,7 +36,11 @@ def missing_names(source: Source) -> list[Missing]:
         table = symtable.symtable(source.text, source.path.name, "exec")
     except (SyntaxError, ValueError, RecursionError):
         return []
-    defined = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+    defined = {
+        s.get_name()
+        for s in table.get_symbols()
+        if s.is_assigned() or s.is_imported() or s.is_namespace()
+    }
     defined |= _GIVEN | {name for scope in _scopes(table) for name in _globals(scope)}
     unknown = {
         symbol.get_name()
@@ -46,7 +50,9 @@ def missing_names(source: Source) -> list[Missing]:
     } | {
         s.get_name()
         for s in table.get_symbols()
-        if s.is_referenced() and not (s.is_assigned() or s.is_imported()) and s.get_name() not in defined
+        if s.is_referenced()
+        and not (s.is_assigned() or s.is_imported())
+        and s.get_name() not in defined
     }
     if not unknown:
         return []
@@ -80,7 +86,10 @@ def _writes_names(tree: ast.Module) -> bool:
 
 
 def _uses(
-    node: ast.AST, names: set[str], function: ast.AST | None = None, held: frozenset[str] = frozenset()
+    node: ast.AST,
+    names: set[str],
+    function: ast.AST | None = None,
+    held: frozenset[str] = frozenset(),
 ) -> Iterator[tuple[ast.Name, ast.AST | None]]:
     """Where these names are read, leaving out annotations and what a handler of NameError catches."""
     if isinstance(node, ast.Name):
@@ -92,15 +101,17 @@ def _uses(
         outer = [*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
         if not isinstance(node, ast.Lambda):
             outer += node.decorator_list
-        for part in outer:
-            yield from _uses(part, names, function, held)
+        for expression in outer:
+            yield from _uses(expression, names, function, held)
         body = [node.body] if isinstance(node, ast.Lambda) else node.body
         inside = function if isinstance(node, ast.Lambda) else node
         for statement in body:
             yield from _uses(statement, names, inside, held | bound)
         return
     if isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp):
-        held = held | {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+        held = held | {
+            n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)
+        }
     if isinstance(node, ast.Try) and any(_catches_names(h) for h in node.handlers):
         for part in [*node.handlers, *node.orelse, *node.finalbody]:
             yield from _uses(part, names, function, held)
@@ -115,7 +126,9 @@ def _uses(
 
 def _bound(node: ast.AST) -> set[str]:
     """Names a function binds itself."""
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return {
+        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
 
 
 def _catches_names(handler: ast.ExceptHandler) -> bool:

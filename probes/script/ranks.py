@@ -44,9 +44,10 @@ def order(facts: ScriptFacts) -> Iterator[Finding]:
         names = [[c.name for c in s] for s in (first, second)]
         if names[0] == names[1]:
             continue
-        matcher = SequenceMatcher(None, *names, autojunk=False)
+        keys = [[(c.name, id(c.node)) for c in s] for s in (first, second)]
+        matcher = SequenceMatcher(None, keys[0], keys[1], autojunk=False)
         for tag, i1, i2, j1, j2 in matcher.get_opcodes():
-            if tag == "equal":
+            if tag == "equal" or names[0][i1:i2] == names[1][j1:j2]:
                 continue
             call = first[i1] if i1 < i2 else second[j1]
             if call.stack and _unsure(call):
@@ -60,8 +61,12 @@ def order(facts: ScriptFacts) -> Iterator[Finding]:
                 sentence = f"{who} calls {what} here while the others call {there}: all ranks must call the same collectives in the same order"
                 yield at(call, "collective-order", sentence, collective=what, other=there)
             else:
-                sentence = f"only {who} calls {what}; every rank must, or those that do wait for ever"
-                yield at(call, "collective-skipped", sentence, collective=what, who=who, **_branch(call))
+                sentence = (
+                    f"only {who} calls {what}; every rank must, or those that do wait for ever"
+                )
+                yield at(
+                    call, "collective-skipped", sentence, collective=what, who=who, **_branch(call)
+                )
             return
 
 
@@ -75,7 +80,9 @@ def _branch(call: Call) -> dict[str, object]:
     best: ast.If | None = None
     line = getattr(call.node, "lineno", 0)
     for node in ast.walk(source.tree) if source.tree is not None else ():
-        if isinstance(node, ast.If) and node.body[0].lineno <= line <= (node.body[-1].end_lineno or 0):
+        if isinstance(node, ast.If) and node.body[0].lineno <= line <= (
+            node.body[-1].end_lineno or 0
+        ):
             if best is None or node.lineno > best.lineno:
                 best = node
     return {"branch": place(source, best)} if best is not None else {}
@@ -93,23 +100,43 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
             twin = twins.get(id(call.node))
             if twin is None or call.stray or twin.name != call.name:
                 continue
-            if wrapped and re.match(r"torch\.nn\.(?!functional|parallel|init|utils)\w+$", call.name):
-                pairs = [*zip(call.args, twin.args, strict=False), *((v, twin.kwargs[k]) for k, v in call.kwargs.items() if k in twin.kwargs)]
+            if wrapped and re.match(
+                r"torch\.nn\.(?!functional|parallel|init|utils)\w+$", call.name
+            ):
+                pairs = [
+                    *zip(call.args, twin.args, strict=False),
+                    *((v, twin.kwargs[k]) for k, v in call.kwargs.items() if k in twin.kwargs),
+                ]
                 differs = [a for a, b in pairs if _differs(a, b)]
                 if differs:
                     sentence = f"{call.name.rpartition('.')[2]} is built with another size on each rank; DDP needs the same model on all"
                     yield at(call, "shape-mismatch", sentence, model=True)
                     return
-            if call.name.rpartition(".")[2] in ("all_reduce", "broadcast", "reduce") and call.name.startswith("torch.distributed.") and call.args:
+            if (
+                call.name.rpartition(".")[2] in ("all_reduce", "broadcast", "reduce")
+                and call.name.startswith("torch.distributed.")
+                and call.args
+            ):
                 made, other = call.args[0].call, twin.args[0].call if twin.args else None
                 if made is not None and other is not None and _shape_differs(made, other):
                     sentence = f"the tensor given to {call.name.rpartition('.')[2]} has another shape on each rank"
-                    yield at(call, "shape-mismatch", sentence, made=made.source.where(getattr(made.node, "lineno", 1)))
+                    yield at(
+                        call,
+                        "shape-mismatch",
+                        sentence,
+                        made=made.source.where(getattr(made.node, "lineno", 1)),
+                    )
                     return
 
 
 def _differs(first: Value, second: Value) -> bool:
-    return first.known and second.known and first.const != second.const and not isinstance(first.const, bool) and "rank" in first.of | second.of
+    return (
+        first.known
+        and second.known
+        and first.const != second.const
+        and not isinstance(first.const, bool)
+        and "rank" in first.of | second.of
+    )
 
 
 def _shape_differs(first: Call, second: Call) -> bool:
@@ -119,7 +146,9 @@ def _shape_differs(first: Call, second: Call) -> bool:
     if last in ("tensor", "arange"):
         return False
     count = 1 if last == "full" else len(first.args)
-    return any(_differs(a, b) for a, b in zip(first.args[:count], second.args, strict=False)) or any(
+    return any(
+        _differs(a, b) for a, b in zip(first.args[:count], second.args, strict=False)
+    ) or any(
         _differs(x, y)
         for a, b in zip(first.args[:count], second.args, strict=False)
         for x, y in zip(a.items or [], b.items or [], strict=False)
@@ -136,8 +165,13 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
                 continue
             body = call.node.body if isinstance(call.node, ast.For) else []
             lines = {n.lineno for part in body for n in ast.walk(part) if hasattr(n, "lineno")}
-            inside = any(getattr(c.node, "lineno", 0) in lines for c in collectives(gang.streams[0]))
-            backward = any(getattr(c.node, "lineno", 0) in lines and c.name.endswith(".backward") for c in gang.streams[0])
+            inside = any(
+                getattr(c.node, "lineno", 0) in lines for c in collectives(gang.streams[0])
+            )
+            backward = any(
+                getattr(c.node, "lineno", 0) in lines and c.name.endswith(".backward")
+                for c in gang.streams[0]
+            )
             if inside or (wrapped and backward):
                 sentence = "this loop runs over the rank's own share: where the shares differ in length, the rank that ends first leaves the others waiting"
                 yield at(call, "uneven-inputs-maybe", sentence)
@@ -152,8 +186,17 @@ def busy(facts: ScriptFacts) -> Iterator[Finding]:
         first, second = gang.streams[0], {id(c.node) for c in gang.streams[-1]}
         for index, call in enumerate(first):
             nap = call.args[0].number if call.name == "time.sleep" and call.args else None
-            if nap is not None and nap >= 600 and id(call.node) not in second and any(c in first[index:] for c in collectives(first)):
-                yield at(call, "rank0-busy-maybe", f"one rank alone waits {nap} s here while the others stand in the next collective")
+            if (
+                nap is not None
+                and nap >= 600
+                and id(call.node) not in second
+                and any(c in first[index:] for c in collectives(first))
+            ):
+                yield at(
+                    call,
+                    "rank0-busy-maybe",
+                    f"one rank alone waits {nap} s here while the others stand in the next collective",
+                )
                 return
 
 
@@ -165,12 +208,27 @@ def unused(facts: ScriptFacts) -> Iterator[Finding]:
             if value is not None and value.const is not False:
                 return
         model = call.get("module", 0)
-        owner = model.target.owner if model is not None and isinstance(model.target, Instance) else None
-        if owner is None or call.partial or not owner.comes_from("nn.Module") or owner.find("forward") is None:
+        owner = (
+            model.target.owner if model is not None and isinstance(model.target, Instance) else None
+        )
+        if (
+            owner is None
+            or call.partial
+            or not owner.comes_from("nn.Module")
+            or owner.find("forward") is None
+        ):
             continue
         layers = _layers(owner)
         text = "\n".join(s.text for s in facts.project.read())
-        lone = [n for n in layers if len(re.findall(rf"\.{re.escape(n)}\b", text)) == 1 and "getattr" not in text and ".children()" not in text and ".modules()" not in text and "_modules" not in text]
+        lone = [
+            n
+            for n in layers
+            if len(re.findall(rf"\.{re.escape(n)}\b", text)) == 1
+            and "getattr" not in text
+            and ".children()" not in text
+            and ".modules()" not in text
+            and "_modules" not in text
+        ]
         if lone and "requires_grad" not in text and "no_sync" not in text:
             names = ", ".join(lone)
             sentence = f"{owner.node.name}.{names} takes no part in forward, so DDP waits for gradients that never come"
@@ -191,11 +249,22 @@ def _layers(owner: Class) -> list[str]:
             continue
         for target in node.targets:
             targets = target.elts if isinstance(target, ast.Tuple) else [target]
-            values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value] * len(targets)
+            values = (
+                node.value.elts
+                if isinstance(node.value, ast.Tuple)
+                else [node.value] * len(targets)
+            )
             for part, value in zip(targets, values, strict=False):
                 if isinstance(part, ast.Attribute) and isinstance(value, ast.Call):
-                    name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
-                    if re.match(r"(Linear|Conv\d?d|ConvTranspose\d?d|Embedding|LSTM|GRU|LayerNorm|BatchNorm\dd|Bilinear|MultiheadAttention)$", name):
+                    name = (
+                        value.func.attr
+                        if isinstance(value.func, ast.Attribute)
+                        else getattr(value.func, "id", "")
+                    )
+                    if re.match(
+                        r"(Linear|Conv\d?d|ConvTranspose\d?d|Embedding|LSTM|GRU|LayerNorm|BatchNorm\dd|Bilinear|MultiheadAttention)$",
+                        name,
+                    ):
                         names.append(part.attr)
     return names
 
@@ -220,19 +289,38 @@ def cpu_tensor(facts: ScriptFacts) -> Iterator[Finding]:
         for call in collectives(gang.streams[0]):
             value = call.args[0] if call.args else None
             made = value.call if value is not None else None
-            if made is None or value is None or not _MAKES.match(made.name) or value.kind != f"{made.name}()":
+            if (
+                made is None
+                or value is None
+                or not _MAKES.match(made.name)
+                or value.kind != f"{made.name}()"
+            ):
                 continue
-            if made.get("device") is not None or any(w.kind.startswith("torch.device") for w in made.within):
+            if made.get("device") is not None or any(
+                w.kind.startswith("torch.device") for w in made.within
+            ):
                 continue
             what = call.name.rpartition(".")[2]
             sentence = f"{what} gets a tensor that lies on the CPU, but the group is nccl, which only knows GPUs"
-            yield at(call, "cpu-tensor-on-nccl", sentence, made_span=place(made.source, made.node), made_file=str(made.source.path))
+            yield at(
+                call,
+                "cpu-tensor-on-nccl",
+                sentence,
+                made_span=place(made.source, made.node),
+                made_file=str(made.source.path),
+            )
             return
 
 
 def no_nccl(facts: ScriptFacts) -> Iterator[Finding]:
     torch = [f for f in facts.target.seen if f.probe == "torch"]
-    lacks = [f for f in torch if f.outcome == "no-nccl" or f.data.get("nccl") is False or f.data.get("nccl_available") is False]
+    lacks = [
+        f
+        for f in torch
+        if f.outcome == "no-nccl"
+        or f.data.get("nccl") is False
+        or f.data.get("nccl_available") is False
+    ]
     if not lacks:
         return
     for gang in facts.gangs:
@@ -249,11 +337,18 @@ def _device_index(call: Call) -> tuple[Value, ast.AST] | None:
     """The index of the GPU that a call chooses."""
     if call.name == "torch.cuda.set_device" and call.args:
         value = call.args[0]
-    elif call.name == "torch.device" and len(call.args) > 1 and call.args[0].text.startswith("cuda"):
+    elif (
+        call.name == "torch.device" and len(call.args) > 1 and call.args[0].text.startswith("cuda")
+    ):
         value = call.args[1]
-    elif call.name == "torch.device" and call.args and call.args[0].text.startswith("cuda:"):
-        value = call.args[0]
-    elif call.name.endswith((".to", ".cuda")) and call.args and not call.name.startswith("torch.cuda"):
+    elif (
+        call.name == "torch.device"
+        and call.args
+        and call.args[0].text.startswith("cuda:")
+        or call.name.endswith((".to", ".cuda"))
+        and call.args
+        and not call.name.startswith("torch.cuda")
+    ):
         value = call.args[0]
     else:
         return None
@@ -285,22 +380,41 @@ def gpu_index(facts: ScriptFacts) -> Iterator[Finding]:
 
 def gpu_shared(facts: ScriptFacts) -> Iterator[Finding]:
     """Every rank on the same GPU."""
-    if facts.frameworks or "CUDA_VISIBLE_DEVICES" in facts.source.text or "CUDA_VISIBLE_DEVICES" in facts.environment:
+    if (
+        facts.frameworks
+        or "CUDA_VISIBLE_DEVICES" in facts.source.text
+        or "CUDA_VISIBLE_DEVICES" in facts.environment
+    ):
         return
     for gang in facts.gangs:
         if gang.many is not True or not any(c.name == INIT for c in gang.streams[0]):
             continue
         stream = [c for c in gang.streams[0] if not c.stray]
-        chooses = [c for c in stream if (d := _device_index(c)) is not None and (d[0].of - {"cuda"} or d[0].role)]
+        chooses = [
+            c
+            for c in stream
+            if (d := _device_index(c)) is not None and (d[0].of - {"cuda"} or d[0].role)
+        ]
         if chooses or backend_of(gang) == "gloo":
             continue
         for call in stream:
             chosen = _device_index(call)
-            fixed = chosen is not None and (chosen[0].const in (0, "cuda:0") and not isinstance(chosen[0].const, bool))
-            if call.tests or not (fixed or (uses_cuda(call) and not call.args and call.name.endswith(".cuda")) or (chosen is not None and chosen[0].const == "cuda")):
+            fixed = chosen is not None and (
+                chosen[0].const in (0, "cuda:0") and not isinstance(chosen[0].const, bool)
+            )
+            if call.tests or not (
+                fixed
+                or (uses_cuda(call) and not call.args and call.name.endswith(".cuda"))
+                or (chosen is not None and chosen[0].const == "cuda")
+            ):
                 continue
             sentence = "every rank uses the same GPU here: choose it by LOCAL_RANK (torch.cuda.set_device) before anything else touches CUDA"
-            yield at(call, "gpu-shared-by-ranks", sentence, value_span=place(call.source, chosen[1]) if fixed and chosen else None)
+            yield at(
+                call,
+                "gpu-shared-by-ranks",
+                sentence,
+                value_span=place(call.source, chosen[1]) if fixed and chosen else None,
+            )
             return
 
 
@@ -309,11 +423,27 @@ def map_location(facts: ScriptFacts) -> Iterator[Finding]:
         if gang.many is False or facts.frameworks or backend_of(gang) != "nccl":
             continue
         for call in gang.streams[0]:
-            if call.name == "torch.load" and call.get("map_location", 1) is None and not call.partial and not call.stray:
+            if (
+                call.name == "torch.load"
+                and call.get("map_location", 1) is None
+                and not call.partial
+                and not call.stray
+            ):
                 sentence = "torch.load without map_location puts every rank's copy on the GPU it was saved from, mostly GPU 0"
                 end = place(call.source, call.node)
                 yield at(call, "gpu-map-location-maybe", sentence, insert=[end[2], end[3] - 1])
                 return
 
 
-CHECKS = (order, sizes, uneven, busy, unused, cpu_tensor, no_nccl, gpu_index, gpu_shared, map_location)
+CHECKS = (
+    order,
+    sizes,
+    uneven,
+    busy,
+    unused,
+    cpu_tensor,
+    no_nccl,
+    gpu_index,
+    gpu_shared,
+    map_location,
+)

@@ -167,7 +167,9 @@ def parse(path: Path, text: str, name: str = "__main__") -> Source:
             warnings.simplefilter("ignore")  # a script's own invalid escapes are its business
             source.tree = ast.parse(text, filename=path.name)
     except SyntaxError as error:
-        source.problem = SyntaxProblem(error.msg, error.lineno or 1, max(0, (error.offset or 1) - 1))
+        source.problem = SyntaxProblem(
+            error.msg, error.lineno or 1, max(0, (error.offset or 1) - 1)
+        )
     except (RecursionError, MemoryError, ValueError) as error:
         raise ScriptError(f"Python's parser gives up on it: {type(error).__name__}") from error
     return source

@@ -31,32 +31,55 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
         call = seen[0][0]
         always = [_master(_matching(call, other)) for other in seen]
         port = call.get("port", 1)
-        fixed = port is not None and (port.known and port.const != 0 or not port.known) and not ({"rank", "free-port"} & port.of)
+        fixed = (
+            port is not None
+            and (port.known and port.const != 0 or not port.known)
+            and not ({"rank", "free-port"} & port.of)
+        )
         many = gang.many is True or (gang.many is None and _runs_as_many(facts, call))
         if all(m is True for m in always) and fixed and many and not call.tests:
             sentence = "is_master is True in every rank, so each of them tries to host the store; only one may"
             node = call.node_of("is_master", 3)
             span = place(call.source, node) if node is not None else None
-            yield at(call, "store-hosted-twice", sentence, value_span=span, rank=_rank_name(facts, gang))
+            yield at(
+                call, "store-hosted-twice", sentence, value_span=span, rank=_rank_name(facts, gang)
+            )
             return
-        agent = facts.launcher in AGENT_STORE and port is not None and port.role == "env:MASTER_PORT"
+        agent = (
+            facts.launcher in AGENT_STORE and port is not None and port.role == "env:MASTER_PORT"
+        )
         if agent and True in always:
             sentence = (
                 f"{facts.launcher} already hosts a store on MASTER_PORT; this one tries to host "
                 "another on the same port"
             )
             node = call.node_of("is_master", 3)
-            yield at(call, "store-hosted-twice", sentence, value_span=place(call.source, node) if node else None, agent=True)
+            yield at(
+                call,
+                "store-hosted-twice",
+                sentence,
+                value_span=place(call.source, node) if node else None,
+                agent=True,
+            )
             return
         again = _second_host(facts, gang, call, always)
         if again is not None:
-            yield at(again, "store-hosted-twice", "this hosts a store on the port where the script already hosts one; hand the store over with store=")
+            yield at(
+                again,
+                "store-hosted-twice",
+                "this hosts a store on the port where the script already hosts one; hand the store over with store=",
+            )
             return
     if masters:
         return
     call = calls[0]
     host, port = call.get("host_name", 0), call.get("port", 1)
-    if port is None or port.role == "env:MASTER_PORT" or "argv" in port.of or (host is not None and "argv" in host.of):
+    if (
+        port is None
+        or port.role == "env:MASTER_PORT"
+        or "argv" in port.of
+        or (host is not None and "argv" in host.of)
+    ):
         return
     sentence = "is_master is True in no process, so nobody hosts the store and all wait to connect"
     span = place(call.source, call.node)
@@ -93,18 +116,30 @@ def _rank_name(facts: ScriptFacts, gang: Gang) -> str:
             if isinstance(node, ast.Name):
                 return node.id
     function = gang.process.function
-    if function is not None and not isinstance(function.node, ast.Lambda) and function.node.args.args:
+    if (
+        function is not None
+        and not isinstance(function.node, ast.Lambda)
+        and function.node.args.args
+    ):
         return function.node.args.args[0].arg
     return ""
 
 
-def _second_host(facts: ScriptFacts, gang: Gang, call: Call, always: list[bool | None]) -> Call | None:
+def _second_host(
+    facts: ScriptFacts, gang: Gang, call: Call, always: list[bool | None]
+) -> Call | None:
     """env:// or tcp:// on the very port that the script hosts itself."""
     port = facts.value_of(call.get("port", 1))
     if always[0] is not True or port in (None, 0):
         return None
     stream = gang.streams[0]
-    told = [c for c in stream if c.name == "environ.set" and c.args[0].const == "MASTER_PORT" and str(facts.value_of(c.args[1])) == str(port)]
+    told = [
+        c
+        for c in stream
+        if c.name == "environ.set"
+        and c.args[0].const == "MASTER_PORT"
+        and str(facts.value_of(c.args[1])) == str(port)
+    ]
     for later in stream[stream.index(call) + 1 :] if call in stream else ():
         if later.name != INIT or later.get("store", 6) is not None or later.partial:
             continue
@@ -124,12 +159,25 @@ def misused(facts: ScriptFacts) -> Iterator[Finding]:
 
 
 def _wrong_module(facts: ScriptFacts) -> Iterator[Finding]:
-    for module in ("torch.multiprocessing", "multiprocessing", "torch", "torch.nn", "torch.utils.data"):
+    for module in (
+        "torch.multiprocessing",
+        "multiprocessing",
+        "torch",
+        "torch.nn",
+        "torch.utils.data",
+    ):
         for call in facts.calls(*(f"{module}.{s.rpartition('.')[2]}" for s in STORES)):
             name = call.name.rpartition(".")[2]
             func = call.node.func if isinstance(call.node, ast.Call) else call.node
             sentence = f"{module} has no {name}; it is in torch.distributed"
-            yield at(call, "store-misused", sentence, name=name, kind="module", value_span=place(call.source, func))
+            yield at(
+                call,
+                "store-misused",
+                sentence,
+                name=name,
+                kind="module",
+                value_span=place(call.source, func),
+            )
 
 
 def _store_calls(facts: ScriptFacts, method: str) -> list[Call]:
@@ -141,8 +189,16 @@ def _as_dict(facts: ScriptFacts) -> Iterator[Finding]:
     if not calls:
         return
     calls.sort(key=lambda c: (getattr(c.node, "lineno", 0), getattr(c.node, "col_offset", 0)))
-    sentence = "a TCPStore is no dict: there is no item access, only set, get, add, wait and the like"
-    yield at(calls[0], "store-misused", sentence, kind="dict", places=[place(c.source, c.node) for c in calls])
+    sentence = (
+        "a TCPStore is no dict: there is no item access, only set, get, add, wait and the like"
+    )
+    yield at(
+        calls[0],
+        "store-misused",
+        sentence,
+        kind="dict",
+        places=[place(c.source, c.node) for c in calls],
+    )
 
 
 def _wrong_value(facts: ScriptFacts) -> Iterator[Finding]:
@@ -152,13 +208,24 @@ def _wrong_value(facts: ScriptFacts) -> Iterator[Finding]:
         if what:
             node = call.node_of("value", 1) or call.node
             sentence = f"store.set only takes str or bytes, and {what} is given"
-            yield at(call, "store-misused", sentence, kind="value", value=what, value_span=place(call.source, node))
+            yield at(
+                call,
+                "store-misused",
+                sentence,
+                kind="value",
+                value=what,
+                value_span=place(call.source, node),
+            )
     for suffix in ("__op__", "__compare__"):
         for call in facts.calls(*(f"{h}.get().{suffix}" for h in _HOLDERS)):
             others = [a for a in call.args if a is not call.receiver]
-            if suffix == "__compare__" and not any(isinstance(o.const, int | float) for o in others):
+            if suffix == "__compare__" and not any(
+                isinstance(o.const, int | float) for o in others
+            ):
                 continue
-            sentence = "store.get gives bytes, which are no number: wrap it in int(...) or float(...)"
+            sentence = (
+                "store.get gives bytes, which are no number: wrap it in int(...) or float(...)"
+            )
             yield at(call, "store-misused", sentence, kind="bytes")
 
 
@@ -179,7 +246,12 @@ def _no_method(facts: ScriptFacts) -> Iterator[Finding]:
         for trace in facts.traces[:1]:
             for call in trace.calls:
                 start, _, method = call.name.rpartition(".")
-                if start == holder and not method.startswith("__") and not method.endswith("=") and method not in STORE_METHODS:
+                if (
+                    start == holder
+                    and not method.startswith("__")
+                    and not method.endswith("=")
+                    and method not in STORE_METHODS
+                ):
                     sentence = f"a {holder[:-2].rpartition('.')[2]} has no method {method}"
                     yield at(call, "store-misused", sentence, kind="method", name=method)
 
@@ -192,7 +264,11 @@ def _size(facts: ScriptFacts) -> Iterator[Finding]:
             continue
         gang = next((g for g in facts.gangs if g.process.number == call.process.number), facts.main)
         started = max((g.size or 0 for g in facts.gangs), default=0)
-        if size > _MANY and (started == 0 or size >= 8 * started) and (gang.many is not True or started):
+        if (
+            size > _MANY
+            and (started == 0 or size >= 8 * started)
+            and (gang.many is not True or started)
+        ):
             node = call.node_of("world_size", 2) or call.node
             sentence = (
                 f"the third argument of TCPStore is world_size, no size in bytes: the host waits "
@@ -206,13 +282,23 @@ def shared(facts: ScriptFacts) -> Iterator[Finding]:
     """One store in several processes."""
     for gang in facts.gangs:
         call = gang.process.call
-        given = call.get("args", 1 if gang.process.via == "spawn" else 3) if call is not None else None
+        given = (
+            call.get("args", 1 if gang.process.via == "spawn" else 3) if call is not None else None
+        )
         for index, item in enumerate((given.items or []) if given is not None else []):
             if item.kind in _HOLDERS and call is not None:
-                how = "can't be pickled for" if gang.process.method not in ("fork", "default") else "must not be shared with"
+                how = (
+                    "can't be pickled for"
+                    if gang.process.method not in ("fork", "default")
+                    else "must not be shared with"
+                )
                 sentence = f"a store object {how} another process: hand over host and port, and open a client in each"
                 node = call.node_of("args", 1 if gang.process.via == "spawn" else 3)
-                item_node = node.elts[index] if isinstance(node, ast.Tuple | ast.List) and index < len(node.elts) else node
+                item_node = (
+                    node.elts[index]
+                    if isinstance(node, ast.Tuple | ast.List) and index < len(node.elts)
+                    else node
+                )
                 function = gang.process.function
                 parameter = ""
                 if function is not None and not isinstance(function.node, ast.Lambda):
@@ -248,13 +334,20 @@ def race(facts: ScriptFacts) -> Iterator[Finding]:
     for gang in facts.gangs:
         if gang.many is False:
             continue
-        streams = [[c for c in s if c.name.endswith("Store().set") and c.args] for s in gang.streams]
+        streams = [
+            [c for c in s if c.name.endswith("Store().set") and c.args] for s in gang.streams
+        ]
         for call in streams[0]:
             key = call.args[0]
             value = call.get("value", 1)
             if not isinstance(key.const, str) or value is None or call.stray:
                 continue
-            others = [o for s in streams[1:] for o in s if o.node is call.node and o.args[0].const == key.const]
+            others = [
+                o
+                for s in streams[1:]
+                for o in s
+                if o.node is call.node and o.args[0].const == key.const
+            ]
             if not others or (gang.process.number == 0 and gang.many is None):
                 continue
             if f"store:{key.const}" in value.of:
@@ -264,14 +357,30 @@ def race(facts: ScriptFacts) -> Iterator[Finding]:
             else:
                 continue
             key_node = call.node_of("key", 0) or call.node
-            yield at(call, "store-race", sentence, key=key.const, key_span=place(call.source, key_node), rank=_rank_name(facts, gang))
+            yield at(
+                call,
+                "store-race",
+                sentence,
+                key=key.const,
+                key_span=place(call.source, key_node),
+                rank=_rank_name(facts, gang),
+            )
             return
     yield from _too_late(facts)
 
 
 def _read_keys(gang: Gang) -> set[object]:
-    return {a.const for c in gang.calls if c.name.endswith(("Store().get", "Store().wait", "Store().multi_get")) for a in c.args} | {
-        word[6:] for c in gang.calls for v in (*c.args, *c.tests) for word in v.of if word.startswith("store:")
+    return {
+        a.const
+        for c in gang.calls
+        if c.name.endswith(("Store().get", "Store().wait", "Store().multi_get"))
+        for a in c.args
+    } | {
+        word[6:]
+        for c in gang.calls
+        for v in (*c.args, *c.tests)
+        for word in v.of
+        if word.startswith("store:")
     }
 
 
@@ -295,12 +404,19 @@ _WRITES = ("Store().set", "Store().add", "Store().append", "Store().compare_set"
 
 def never_set(facts: ScriptFacts) -> Iterator[Finding]:
     writes = facts.ending(*_WRITES)
-    if not facts.traces[0].complete or any(not c.args or not isinstance(c.args[0].const, str) for c in writes):
+    if not facts.traces[0].complete or any(
+        not c.args or not isinstance(c.args[0].const, str) for c in writes
+    ):
         return
     if any("PrefixStore" in c.name for c in writes) or facts.ending("Store().check"):
         return
     made = facts.calls(TCP)
-    if not made or any(not c.get("port", 1) or not facts.value_of(c.get("port", 1)) and "store-port" in c.get("port", 1).of for c in made):  # type: ignore[union-attr]
+    if not made or any(
+        not c.get("port", 1)
+        or not facts.value_of(c.get("port", 1))
+        and "store-port" in c.get("port", 1).of
+        for c in made
+    ):  # type: ignore[union-attr]
         return
     keys = {c.args[0].const for c in writes}
     for call, key in _waited(facts):
@@ -316,7 +432,9 @@ def _too_late(facts: ScriptFacts) -> Iterator[Finding]:
     for call, key in _waited(facts):
         if call.process.number == 0:
             continue
-        writes = [c for c in calls if c.name.endswith(_WRITES) and c.args and c.args[0].const == key]
+        writes = [
+            c for c in calls if c.name.endswith(_WRITES) and c.args and c.args[0].const == key
+        ]
         joins = [
             i for i, c in enumerate(calls)
             if c.process.number == 0 and (c.name.endswith(".join") and not c.name.startswith(("str", "os"))
@@ -325,7 +443,9 @@ def _too_late(facts: ScriptFacts) -> Iterator[Finding]:
         if not writes or not joins or any(c.process.number for c in writes):
             continue
         raised = [c for c in writes if calls.index(c) > joins[0] and "range" not in c.name]
-        counted = [c for c in raised if c.name.endswith(("add", "__iadd__")) or len(raised) == len(writes)]
+        counted = [
+            c for c in raised if c.name.endswith(("add", "__iadd__")) or len(raised) == len(writes)
+        ]
         if counted:
             sentence = f"{key!r} is only set here after the workers were joined, and the workers wait for it: neither goes on"
             yield at(counted[0], "store-race", sentence, key=key, late=True)
@@ -337,7 +457,14 @@ def left_early(facts: ScriptFacts) -> Iterator[Finding]:
     for gang in facts.gangs:
         if gang.many is False:
             continue
-        host = next((c for c in gang.streams[0] if c.name == TCP and _master(c) is True and c.process.number == gang.process.number), None)
+        host = next(
+            (
+                c
+                for c in gang.streams[0]
+                if c.name == TCP and _master(c) is True and c.process.number == gang.process.number
+            ),
+            None,
+        )
         if host is None:
             continue
         other = gang.streams[-1]
@@ -345,9 +472,26 @@ def left_early(facts: ScriptFacts) -> Iterator[Finding]:
         if client is None:
             continue
         rest = gang.streams[0][gang.streams[0].index(host) + 1 :]
-        waits = [c for c in rest if c.name.endswith(("Store().get", "Store().wait", ".barrier", ".join", "time.sleep")) or c.name in (INIT, "while") or c.name == "input"]
-        asks = [c for c in other[other.index(client) + 1 :] if c.name.endswith(("Store().get", "Store().wait"))]
-        if asks and not waits and rest and not any(c.name.startswith("torch.distributed.") and "Store" not in c.name for c in rest):
+        waits = [
+            c
+            for c in rest
+            if c.name.endswith(("Store().get", "Store().wait", ".barrier", ".join", "time.sleep"))
+            or c.name in (INIT, "while")
+            or c.name == "input"
+        ]
+        asks = [
+            c
+            for c in other[other.index(client) + 1 :]
+            if c.name.endswith(("Store().get", "Store().wait"))
+        ]
+        if (
+            asks
+            and not waits
+            and rest
+            and not any(
+                c.name.startswith("torch.distributed.") and "Store" not in c.name for c in rest
+            )
+        ):
             sentence = "the rank that hosts the store does not wait for the others: when it ends, the store is gone"
             yield at(host, "store-left-early-maybe", sentence)
             return

@@ -106,7 +106,9 @@ class Tracer:
         return module
 
     def _name_of(self, name: str) -> Value:
-        return Value(const=name, of=frozenset({"main-guard"}) if name == "__main__" else frozenset())
+        return Value(
+            const=name, of=frozenset({"main-guard"}) if name == "__main__" else frozenset()
+        )
 
     @contextlib.contextmanager
     def inside(
@@ -114,11 +116,25 @@ class Tracer:
     ) -> Iterator[None]:
         """Names and place of a module's or function's body."""
         kept = self.source, self.names, self.path, self.tests, self.shared, self.module, self.local
-        self.source, self.names, self.shared, self.module, self.local = source, names, set(), module, local
+        self.source, self.names, self.shared, self.module, self.local = (
+            source,
+            names,
+            set(),
+            module,
+            local,
+        )
         try:
             yield
         finally:
-            (self.source, self.names, self.path, self.tests, self.shared, self.module, self.local) = kept
+            (
+                self.source,
+                self.names,
+                self.path,
+                self.tests,
+                self.shared,
+                self.module,
+                self.local,
+            ) = kept
 
     def step(self) -> None:
         self.steps += 1
@@ -208,7 +224,9 @@ class Tracer:
     do_AsyncFunctionDef = do_FunctionDef
 
     def do_ClassDef(self, node: ast.ClassDef) -> None:
-        made = Class(node, self.source, {}, [self.evaluate(base) for base in node.bases], self.local)
+        made = Class(
+            node, self.source, {}, [self.evaluate(base) for base in node.bases], self.local
+        )
         self.trace.classes.append(made)
         for statement in node.body:
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -219,7 +237,9 @@ class Tracer:
                 made.names[statement.name] = Value(target=method, kind=f"function:{statement.name}")
             elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
                 value = self.evaluate(statement.value)
-                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                targets = (
+                    statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                )
                 for target in targets:
                     if isinstance(target, ast.Name):
                         made.names[target.id] = value
@@ -257,7 +277,9 @@ class Tracer:
                 elif value.exact and value.items is not None and index < len(value.items):
                     self.assign(part, value.items[index])
                 else:
-                    self.assign(part, Value(of=value.of, kind=f"{value.kind}[]" if value.kind else ""))
+                    self.assign(
+                        part, Value(of=value.of, kind=f"{value.kind}[]" if value.kind else "")
+                    )
         elif isinstance(target, ast.Attribute):
             owner = self.evaluate(target.value)
             if isinstance(owner.target, Instance):
@@ -409,7 +431,11 @@ class Tracer:
             self.block(handler.body)
             self.path, self.tests = path, tests
             for name, value in self.names.items():
-                after[name] = join(after[name], value) if name in after and name not in before else after.get(name, value)
+                after[name] = (
+                    join(after[name], value)
+                    if name in after and name not in before
+                    else after.get(name, value)
+                )
         self.handler -= 1
         self.names.clear()
         self.names.update(after)
@@ -423,7 +449,10 @@ class Tracer:
         subject = self.evaluate(node.subject)
         kept = self.path, self.tests
         for case in node.cases:
-            self.path, self.tests = (*kept[0], (id(case), True)), (*kept[1], subject.without_const())
+            self.path, self.tests = (
+                (*kept[0], (id(case), True)),
+                (*kept[1], subject.without_const()),
+            )
             self.block(case.body)
         self.path, self.tests = kept
         return ""
@@ -443,7 +472,14 @@ class Tracer:
         )  # fmt: skip
         self.process = Process(self.children, via, method, call, target)
         self.environ = dict(self.environ)
-        self.path, self.tests, self.tries, self.within, self.handler, self.looped = (), (), (), (), 0, False
+        self.path, self.tests, self.tries, self.within, self.handler, self.looped = (
+            (),
+            (),
+            (),
+            (),
+            0,
+            False,
+        )
         if target is not None and self.process.number < 40:
             self.evaluate.follow(function, args, kwargs or {}, call.node)
         (

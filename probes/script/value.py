@@ -112,7 +112,11 @@ class Class:
         """Whether a foreign base's path ends so."""
         return any(
             base.kind.endswith(endings)
-            or (isinstance(base.target, Class) and base.target is not self and base.target.comes_from(*endings))
+            or (
+                isinstance(base.target, Class)
+                and base.target is not self
+                and base.target.comes_from(*endings)
+            )
             for base in self.bases
         )
 
@@ -213,7 +217,11 @@ def join(first: Value, second: Value) -> Value:
         const=first.const if same and first.const == second.const else UNKNOWN,
         role=first.role if first.role == second.role else "",
         of=first.of | second.of,
-        kind=first.kind if first.kind == second.kind or not second.kind else second.kind if not first.kind else "",
+        kind=first.kind
+        if first.kind == second.kind or not second.kind
+        else second.kind
+        if not first.kind
+        else "",
         items=first.items if first.items is not None else second.items,
         table=first.table if first.table is not None else second.table,
         target=first.target if first.target is not None else second.target,
