@@ -141,7 +141,9 @@ _NAMED = re2.compile(
 _LISTED = re2.compile(
     rb"(?i)(?P<quote>[\"'])" + _NAME + rb"(?P<join>\\*[\"'],[ \t]*[bru]?)" + _VALUE
 )
-_FLAG = re2.compile(rb"(?i)[ \t\"'](?P<flag>--?)" + _NAME + rb"(?P<join>[ \t]+)" + _VALUE)
+_FLAG = re2.compile(
+    rb"(?im)(?:^|[ \t\"'`(\[])(?P<flag>--?)" + _NAME + rb"(?P<join>[ \t]+)" + _VALUE
+)
 _SET = re2.compile(
     rb"(?i)\b(?:ENV|ARG|setenv|configure set|config set|set)[ \t]+"
     + _NAME
@@ -201,8 +203,8 @@ def _is_secret(word: str, name: str, value: bytes, join: bytes, group: str) -> b
         return False
     quoted = group != "bare"
     assigned = b"=" in join or b"%" in join or quoted or b"," in join or name.isupper()
-    if secret_name(value.decode("utf-8", "replace").strip("-")) and _IDENTIFIER.match(value):
-        return False  # token=token, or a list of names
+    if _speaks_of_a_name(name, value):
+        return False
     if word in ("token", "tokens", "pass", "auth", "sig", "signature", "pat") and _NUMBER.match(
         value
     ):
@@ -227,6 +229,16 @@ def _is_secret(word: str, name: str, value: bytes, join: bytes, group: str) -> b
             or name.count("_") > 0
         )
     return True
+
+
+def _speaks_of_a_name(name: str, value: bytes) -> bool:
+    """token=token, token=self.token, or a list of variables' names: code, and no secret in it."""
+    said = value.decode("utf-8", "replace").rstrip(")]},:")
+    if not _IDENTIFIER.match(value) or re.search(r"\d", said) or not secret_name(said):
+        return False
+    return (
+        said.lower() == name.lower() or "." in said or bool(re.fullmatch(r"[A-Z]+(_[A-Z]+)+", said))
+    )
 
 
 def _nothing(value: bytes) -> bool:
