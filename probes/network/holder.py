@@ -57,6 +57,14 @@ class Holder:
         }
 
 
+def short(argv: tuple[str, ...]) -> str:
+    """A command line as people say it: without the folders of interpreter and script."""
+    names = [os.path.basename(word) if place < 2 else word for place, word in enumerate(argv)]
+    if len(names) > 1 and names[0].startswith("python") and names[1] in LAUNCHERS:
+        names = names[1:]
+    return " ".join(names)
+
+
 def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -80,7 +88,7 @@ def identify(sock: Socket) -> Holder:
         sock,
         process,
         user_name(process.uid),
-        clean(" ".join(argv)) or clean(process.comm),
+        clean(short(argv)) or clean(process.comm),
         is_torch,
         is_torch and _launcher_gone(process, ancestors),
         is_torch and _busy(process, others),
