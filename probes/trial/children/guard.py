@@ -56,11 +56,17 @@ def enter_namespace() -> str:
     return ""
 
 
-def first_of_namespace(command: list[str]) -> None:
+def become(command: list[str], seconds: float) -> None:
+    """COMMAND, with an alarm of the kernel's that ends it should all who watch it be frozen."""
+    signal.alarm(int(seconds) + 2)
+    os.execv(command[0], command)
+
+
+def first_of_namespace(command: list[str], seconds: float) -> None:
     """The init of a PID namespace: starts COMMAND, reaps, and ends with it (and all in it)."""
     child = os.fork()
     if child == 0:
-        os.execv(command[0], command)
+        become(command, seconds)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -68,7 +74,7 @@ def first_of_namespace(command: list[str]) -> None:
             os._exit(code & 255)
 
 
-def start(command: list[str], namespace: bool) -> tuple[int, int]:
+def start(command: list[str], namespace: bool, seconds: float) -> tuple[int, int]:
     """COMMAND with our standard output and error, and a pipe that we write to as its input."""
     me = os.getpid()
     theirs, ours = os.pipe()
@@ -84,8 +90,8 @@ def start(command: list[str], namespace: bool) -> tuple[int, int]:
         die_with(me)
         os.dup2(theirs, 0)
         if namespace:
-            first_of_namespace(command)
-        os.execv(command[0], command)
+            first_of_namespace(command, seconds)
+        become(command, seconds)
     except OSError as problem:
         say(event="refused", errno=problem.errno, error=str(problem))
     os._exit(126)
@@ -166,7 +172,8 @@ WAKE = -1
 
 def main(argv: list[str]) -> None:
     global WAKE
-    shelter, limit = argv[0], time.monotonic() + float(argv[1])
+    shelter, seconds = argv[0], float(argv[1])
+    limit = time.monotonic() + seconds
     command = argv[argv.index("--") + 1:]
     namespace = "--namespace" in argv[: argv.index("--")]
     # A group of its own within the session: ^C does not reach it, and if it is stopped while its
@@ -184,7 +191,7 @@ def main(argv: list[str]) -> None:
         say(event="namespace", have=not why, why=why)
         namespace = not why
     try:
-        worker, pipe = start(command, namespace)
+        worker, pipe = start(command, namespace, seconds)
     except OSError as problem:
         say(event="refused", errno=problem.errno, error=str(problem))
         ended, status = "refused", None

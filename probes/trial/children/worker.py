@@ -248,6 +248,7 @@ def main() -> None:
         request = requests.next()
         if request is None:
             os._exit(0)
+        signal.alarm(int(request["limit"]) + 2)  # the guard's limit, should it be frozen
         if "plan" not in request:
             continue
         try:
