@@ -215,20 +215,13 @@ def _is_secret(word: str, name: str, value: bytes, join: bytes, group: str) -> b
         return False
     if word in ("tokens", "signature", "sig", "pass", "auth", "sas", "pat", "cred", "cookie"):
         return assigned and len(value) >= 4
-    if not assigned and word in (
-        "token",
-        "secret",
-        "password",
-        "credentials",
-        "webhook",
-        "bearer",
-        "jwt",
-    ):
-        return (
-            not re.fullmatch(rb"[a-z]{1,12}[.:]?|[A-Z][a-z]{1,12}[.:]?", value)
-            or name.count("_") > 0
-        )
+    if not assigned and word in _PROSE:
+        plain = value.strip(b"`.:")
+        return not re.fullmatch(rb"[A-Za-z]?[a-z]{0,12}", plain) or "_" in name
     return True
+
+
+_PROSE = frozenset("token secret secrets password credentials webhook bearer jwt".split())
 
 
 def _speaks_of_a_name(name: str, value: bytes) -> bool:
