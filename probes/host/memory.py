@@ -121,7 +121,7 @@ def _gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
 
 
-# Some process killed within the hour is no cause by itself: it explains a rank that was seen to die.
+# A process killed within the hour is no cause by itself: it explains a rank that was seen to die.
 MEMORY = Probe(
     "memory",
     "Is there memory left, and was somebody killed for it?",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddp_assist.probes.host.processes import read
 from ddp_assist.probes.host.words import brief
-from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
+from ddp_assist.probes.model import Evidence, Finding, Probe, Target
 from ddp_assist.probes.network.endpoint import ephemeral
 from ddp_assist.probes.network.scope import environment, number
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,25 @@ EXAMPLE_NETS = re.compile(r"^(192\.0\.2|198\.51\.100|203\.0\.113)\.\d+$")
 TRY_AGAIN = -3
 
 
-def resolve(names: Sequence[str], reverse: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The resolver's answers by word; a word without an answer has none within the deadline."""
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The resolver's answers by word, and why a word may have none."""
+
+    answers: Mapping[str, dict[str, Any]]
+    late: bool
+    because: str
+
+    def get(self, word: str) -> dict[str, Any] | None:
+        return self.answers.get(word)
+
+
+def resolve(names: Sequence[str], reverse: Sequence[str] = ()) -> Resolved:
+    """Asks the resolver, which can hang, in a child."""
+    if not names and not reverse:
+        return Resolved({}, False, "")
     answer = ask(RESOLVE, {"names": names, "reverse": reverse}, deadline=DEADLINE - 1)
-    return {v["word"]: v for v in answer.values if isinstance(v, dict) and "word" in v}
+    by_word = {v["word"]: v for v in answer.values if isinstance(v, dict) and "word" in v}
+    return Resolved(by_word, answer.ended == "deadline", answer.because)
 
 
 def hosts(endpoints: Iterable[Endpoint]) -> dict[str, Endpoint]:
@@ -46,7 +62,7 @@ def _look_name(target: Target) -> Iterator[Finding]:
     several_hosts = spans_hosts(target)
     wanted = hosts(target.endpoints)
     asked = [h for h in wanted if plain(h) is None and not _malformed(h)]
-    answers = resolve(asked) if asked else {}
+    answers = resolve(asked)
     for host, endpoint in wanted.items():
         data: dict[str, Any] = {"host": brief(host, 253), "origin": brief(endpoint.origin)}
         shown = f"{brief(host)} ({brief(endpoint.origin)})"
@@ -59,9 +75,7 @@ def _look_name(target: Target) -> Iterator[Finding]:
             {"addresses": [str(literal)], "seconds": 0.0} if literal else answers.get(host)
         )
         if answer is None:
-            yield unknown(
-                "name", f"looking up {shown} took longer than {DEADLINE - 1:g} s", *see, **data
-            )
+            yield unknown("name", f"nothing was learnt of {shown}: {answers.because}", *see, **data)
             continue
         data["seconds"] = round(answer["seconds"], 3)
         if "addresses" not in answer:
@@ -134,11 +148,12 @@ def _look_own_name(target: Target) -> Iterator[Finding]:
     own = socket.gethostname()
     shown = brief(own)
     data: dict[str, Any] = {"hostname": brief(own, 253)}
-    answer = resolve([own]).get(own)
+    resolved = resolve([own])
+    answer = resolved.get(own)
     see = (Evidence("resolver", see=("getent", "ahosts", brief(own, 253))),)
     if answer is None:
         yield unknown(
-            "own-name", f"looking up {shown} took longer than {DEADLINE - 1:g} s", *see, **data
+            "own-name", f"nothing was learnt of {shown}: {resolved.because}", *see, **data
         )
         return
     # With an interface named, gloo does not ask for its own name.
@@ -176,6 +191,9 @@ def _look_reverse(target: Target) -> Iterator[Finding]:
     for address in asked:
         see = (Evidence("resolver", see=("getent", "hosts", address)),)
         answer = answers.get(address)
+        if answer is None and not answers.late:
+            yield unknown("reverse-dns", f"{address} was not looked up: {answers.because}", *see)
+            return
         seconds = round(answer["seconds"], 3) if answer else DEADLINE - 1
         data = {"address": address, "seconds": seconds, "servers": name_servers()}
         if answer is None or seconds > SLOW:
@@ -185,7 +203,7 @@ def _look_reverse(target: Target) -> Iterator[Finding]:
             )
             yield Finding("reverse-dns", "slow", sentence, data, see)
             return
-    quick = max(answers[a]["seconds"] for a in asked)
+    quick = max(answer["seconds"] for answer in answers.answers.values())
     sentence = f"reverse look-ups are answered within {quick:.3f} s"
     yield Finding(
         "reverse-dns", "fast", sentence, {"address": asked[0], "seconds": round(quick, 3)}

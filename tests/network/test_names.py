@@ -140,16 +140,26 @@ def test_reverse_look_ups_that_nobody_answers(ask_elsewhere: Elsewhere, tmp_path
     assert "reverse-dns.nothing-to-ask" in ask_elsewhere(quick, "network.names")
 
 
-def test_the_slow_and_the_fast(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"10.0.0.4": {"seconds": 0.002}}
-    monkeypatch.setattr(names, "resolve", lambda asked, reverse=(): answers)
+def test_a_resolver_that_can_not_be_asked_is_not_slow(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "resolve_child.py"
+    broken.write_text("raise SystemExit(3)")
+    monkeypatch.setattr(names, "RESOLVE", broken)
+    far = Finding("name", "not-ours", "", {"addresses": ["10.99.0.1"]})
+    found = ask(NAME, OWN_NAME, REVERSE, at=[("node0", 1)], seen=(far,))
+    assert set(found) == {"name.unknown", "own-name.unknown", "reverse-dns.unknown"}
+    assert "exit code 3" in found["reverse-dns.unknown"].sentence
+
+
+def test_no_address_to_ask_about(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "interfaces", lambda: ())
     assert set(ask(REVERSE)) == {"reverse-dns.nothing-to-ask"}
 
 
 def test_odd_words_do_not_stop_the_resolver() -> None:
     words = ["localhost", "a\udcffb", "x." * 200, "", "\x1b[2J"]
-    answers = resolve(words, ["127.0.0.1", "nonsense"])
+    answers = resolve(words, ["127.0.0.1", "nonsense"]).answers
     assert answers["localhost"]["addresses"]
     assert set(answers) == {*words, "127.0.0.1", "nonsense"}
     assert all("error" in answers[w] for w in ("a\udcffb", "x." * 200, "nonsense"))
