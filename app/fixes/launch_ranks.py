@@ -248,8 +248,8 @@ def option_that_counts(situation: Situation) -> Fix | None:
 
 def as_module(situation: Situation) -> Fix | None:
     """The launcher of the interpreter that has the job's torch, not the first one on PATH."""
-    said = situation.value("python") or situation.value("interpreter")
-    python = str(said) if isinstance(said, str) and said else situation.target.python or "python"
+    active, first = situation.value("active"), situation.value("python_on_path")
+    python = f"{active}/bin/python" if active else str(first or situation.target.python or "python")
     modules = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.launch"}
 
     def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ddp_assist.probes.launch import check_meeting, check_ranks, check_script, check_words
 from ddp_assist.probes.launch.judging import PROBE
+from ddp_assist.probes.launch.read import reread
 from ddp_assist.probes.model import Finding, Probe, Target, Weight
 
 OUTCOMES: Mapping[str, Weight] = {
@@ -55,7 +57,6 @@ CHECKS = (
     check_ranks.slurm,
     check_ranks.gpus,
     check_ranks.tensorflow,
-    check_words.left_over,
     check_words.exports,
     check_words.ignored,
     check_words.unknown_options,
@@ -67,7 +68,10 @@ CHECKS = (
 
 
 def look(target: Target) -> Iterator[Finding]:
-    found = [finding for check in CHECKS for finding in check(target)]
+    left = list(check_words.left_over(target))
+    if left and target.launch is not None:
+        target = _without(target, {name for f in left for name in f.data["variables"]})
+    found = left + [finding for check in CHECKS for finding in check(target)]
     yield from _once(found)
     strange = [word for plan in target.plans for word in plan.not_understood]
     if not target.plans:
@@ -80,6 +84,13 @@ def look(target: Target) -> Iterator[Finding]:
         yield Finding(
             PROBE, "fine", "the launch makes sense in itself", {"plans": len(target.plans)}
         )
+
+
+def _without(target: Target, names: set[str]) -> Target:
+    """The launch as it would be read without what was left exported, which is told once."""
+    env = {name: value for name, value in target.env.items() if name not in names}
+    launch = target.launch and reread(replace(target.launch, env=env), target.launch.text)
+    return replace(target, env=env, launch=launch, plan=launch.main if launch else None)
 
 
 def _once(found: list[Finding]) -> Iterator[Finding]:

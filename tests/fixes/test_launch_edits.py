@@ -191,7 +191,7 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      "accelerate launch --num_processes 4 t.py", {"option": "--num-processes"}),
     ("python-m-torchrun", "torchrun --nproc-per-node=2 t.py",
      "/opt/e/bin/python -m torch.distributed.run --nproc-per-node=2 t.py",
-     {"python": "/opt/e/bin/python"}),
+     {"active": "/opt/e"}),
     ("is-host", TWO.format(C10D.format(id="a"), C10D.format(id="a")),
      TWO.format("--rdzv-conf=is_host=1 " + C10D.format(id="a"), C10D.format(id="a")), {}),
 ]  # fmt: skip

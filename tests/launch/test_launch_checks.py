@@ -38,6 +38,7 @@ def test_the_probe_says_what_it_may_say() -> None:
     [
         ({"PET_NNODES": "2"}, True),
         ({"PET_MASTER_PORT": "29500"}, True),
+        ({"PET_NNODES": "2", "PET_MASTER_ADDR": "localhost", "PET_NODE_RANK": "7"}, True),
         ({"PET_NNODES": "1"}, False),
         ({"PET_UNHEARD_OF": "1"}, False),
         ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"}, False),
@@ -47,6 +48,7 @@ def test_left_over_variables(env: dict[str, str], wrong: bool, tmp_path: Path) -
     found = findings("torchrun --nproc-per-node=2 t.py", tmp_path, env)
     assert ("env-left-exported" in found) == wrong
     if wrong:
+        assert bad(found) == {"env-left-exported"}
         assert found["env-left-exported"].data["variables"] == env
         named = "env -u " + " -u ".join(env) + " torchrun --nproc-per-node=2 t.py"
         assert "env-left-exported" not in findings(named, tmp_path, env)
