@@ -1,4 +1,4 @@
-"""How often the first cause is right: `python tests/score_cases.py CASES.jsonl [--all] [--verbose]`.
+"""How often the first cause is right: `score_cases.py CASES.jsonl [--all] [--verbose]`.
 
 A case is a line of JSON with `id`, `text`, `cause`, `accept` (causes that are right as well) and
 `weak` (thin evidence, counted apart). Each text is diagnosed as a pasted log, as the CLI does it.
@@ -43,12 +43,12 @@ def main(words: list[str]) -> int:
                     continue
                 outcome = told(case["text"], Path(folder))
                 causes = [cause.cause for cause in outcome.causes]
-                first, few = right(case, causes)
+                hit, near = right(case, causes)
                 row = table[case["cause"]]
                 row[0] += 1
-                row[1] += first
-                row[2] += few
-                if verbose and not first:
+                row[1] += hit
+                row[2] += near
+                if verbose and not hit:
                     shown = [f"{c.cause} ({c.certainty})" for c in outcome.causes[:FIRST_FEW]]
                     keys = sorted({f.key for f in outcome.findings if f.outcome != "unknown"})
                     print(f"{case['id']}: {case['cause']}\n    said {shown}\n    saw {keys}")

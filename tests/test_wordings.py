@@ -1,4 +1,4 @@
-"""One line is mostly all that people paste: each of these must lead to a cause that fits, or to none."""
+"""People mostly paste one line: each of these must lead to a cause that fits, or to none."""
 
 from __future__ import annotations
 
