@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit, NotMine
+from ddp_assist.app.fixes.script_meeting import leave_port
 
 
 def imports(draft: Draft) -> None:
@@ -46,6 +47,9 @@ def show_error(draft: Draft) -> None:
     rows = text.source.lines[first.lineno - 1 : first.end_lineno]
     text.insert(statement.lineno, *(outer + row[own:] for row in rows))
     text.delete_lines(first.lineno, first.end_lineno or first.lineno)
+    held = next((f for f in draft.situation.findings if f.key.startswith("port.held")), None)
+    if held is not None:
+        leave_port(text, held.data.get("port"))
 
 
 def from_env(draft: Draft) -> None:

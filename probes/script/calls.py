@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from ddp_assist.probes.script import known
-from ddp_assist.probes.script.evaluate import Evaluator, cast, ends, is_free_port, is_random
+from ddp_assist.probes.script.evaluate import Evaluator, cast, ends, is_free_port, is_random, quiet
 from ddp_assist.probes.script.value import UNKNOWN, Call, Class, Function, Instance, Value, union
 
 Args = list[Value]
@@ -82,7 +82,56 @@ def called(
             kind="argparse.ArgumentParser().parse_args()", target=Instance(None), call=call
         )
         return Value(items=[space, Value()], exact=True, call=call)
-    return Value(kind=known.plain(f"{kind}()"), of=of, call=call, target=target, items=items)
+    made = known.plain(f"{kind}()")
+    if made.rpartition(".")[2] in ("TCPStore()", "FileStore()", "HashStore()"):
+        made = f"torch.distributed.{made.rpartition('.')[2]}"
+    count = _count(kind, receiver, args, kwargs)
+    return Value(kind=made, of=of, call=call, target=target, items=items, count=count)
+
+
+def _count(kind: str, receiver: Value | None, args: Args, kwargs: Kwargs) -> int | None:
+    """How many rows a tensor, or batches a loader, has."""
+    last = kind.rpartition(".")[2]
+    first = args[0] if args else None
+    if kind.startswith("torch.") and last in (
+        "randn",
+        "rand",
+        "ones",
+        "zeros",
+        "empty",
+        "full",
+        "arange",
+        "randperm",
+    ):
+        if first is not None and first.items and first.exact:
+            return first.items[0].number
+        if first is None or (last == "arange" and len(args) > 1):
+            return None
+        return int(first.const) if isinstance(first.const, int | float) else None
+    if first is None:
+        return None
+    rows = receiver.count if receiver is not None and "()" in kind else first.count
+    size = first if receiver is not None and "()" in kind else args[1] if len(args) > 1 else None
+    if last == "split" and rows is not None and size is not None and size.number:
+        return -(-rows // size.number)
+    if last in ("chunk", "tensor_split", "array_split") and size is not None and size.number:
+        return size.number
+    if last in ("TensorDataset", "as_tensor", "tensor"):
+        return first.count
+    if last == "DataLoader":
+        batch = kwargs.get("batch_size") or (args[1] if len(args) > 1 else Value(const=1))
+        drop = kwargs.get("drop_last")
+        if (
+            first.count is None
+            or not batch.number
+            or "sampler" in kwargs
+            or "batch_sampler" in kwargs
+        ):
+            return None
+        if drop is not None and drop.const is not False:
+            return first.count // batch.number if drop.const is True else None
+        return -(-first.count // batch.number)
+    return None
 
 
 def _quiet(node: ast.expr) -> bool:
@@ -268,7 +317,9 @@ def _rank(role: str) -> Special:
 
 def _world(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     evaluate.tracer.happens("torch.distributed.get_world_size", node, args, kwargs)
-    return Value(role="world-size", of=frozenset({"world-size"}))
+    world = evaluate.tracer.settings.world
+    const = UNKNOWN if world is None else world
+    return Value(const=const, role="world-size", of=frozenset({"world-size"}))
 
 
 def _initialized(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
@@ -333,12 +384,19 @@ def _cast(name: str) -> Special:
 
 def _range(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     of = union(args)
-    return Value(of=of | ({"shard"} if "rank" in of else frozenset()), kind="range()")
+    numbers = [a.number for a in args]
+    count = None
+    if args and all(isinstance(n, int) for n in numbers):
+        found = quiet(lambda: len(range(*numbers)))
+        count = found if isinstance(found, int) else None
+    return Value(of=of | ({"shard"} if "rank" in of else frozenset()), kind="range()", count=count)
 
 
 def _length(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     if args and args[0].exact and args[0].items is not None:
         return Value(const=len(args[0].items))
+    if args and args[0].count is not None:
+        return Value(const=args[0].count, of=args[0].of)
     return Value(of=union(args))
 
 

@@ -56,6 +56,7 @@ _BAD = [
     "nccl-not-in-build",
     "gpu-global-rank-index",
     "gpu-shared-by-ranks",
+    "uneven-inputs",
 ]
 _MAYBE = [
     "port-lost-after-pick",

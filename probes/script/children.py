@@ -387,7 +387,7 @@ def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
         if before and any(uses_cuda(c) for c in gang.streams[0]):
             where = before[0].source.where(getattr(before[0].node, "lineno", 1))
             sentence = f"the workers are forked after CUDA was used in {where}: a forked process can't use CUDA again; start them with spawn"
-            yield at(call, "fork-after-cuda", sentence, cuda=where)
+            yield at(call, "fork-after-cuda", sentence, cuda=where, value_span=_context(call))
             return
     for call in facts.calls("torch.utils.data.DataLoader"):
         workers = facts.value_of(call.get("num_workers", 5))
@@ -435,6 +435,13 @@ def _is_cuda(value: Value) -> bool:
     )
 
 
+def _context(call: Call) -> list[int] | None:
+    """Where get_context("fork") names the way a process is started."""
+    context = call.receiver.call if call.receiver is not None else None
+    node = context.node_of("method", 0) if context is not None else None
+    return place(context.source, node) if context is not None and node is not None else None
+
+
 def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:
     main = facts.traces[0].calls
     thread = next(
@@ -460,13 +467,7 @@ def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:
             if _takes(c) and c.receiver is not None and id(c.receiver.call) in held
         ]
         started = any(c.name == "threading.Thread().start" for c in main[: main.index(call)])
-        context = call.receiver.call if call.receiver is not None else None
-        method_node = context.node_of("method", 0) if context is not None else None
-        span = (
-            place(context.source, method_node)
-            if context is not None and method_node is not None
-            else None
-        )
+        span = _context(call)
         if wants and started:
             sentence = "the workers are forked while a thread of the parent may hold a lock that they take: in them it stays locked for ever"
             yield at(

@@ -42,11 +42,28 @@ def names(facts: ScriptFacts) -> Iterator[Finding]:
             meant = ALIASES.get(missing.name)
             hint = f"; {statement_for(missing.name)} is missing" if meant else ""
             sentence = f"the name {missing.name} is used but nothing defines it{hint}"
+            if missing.function is not None and _unseen(facts, missing.function):
+                sentence += (
+                    "; it fails in a worker process whose exit code nobody looks at, so the job "
+                    "itself ends with exit code 0"
+                )
             outcome = "name-missing-in-script" if reached else "name-missing-in-script-maybe"
             yield spot(
                 outcome, sentence, source, missing.node, kind="name", name=missing.name,
                 add=statement_for(missing.name) if meant else None,
             )  # fmt: skip
+
+
+def _unseen(facts: ScriptFacts, function: ast.AST) -> bool:
+    """Whether a failure in this function is only seen in an exit code that nothing reads."""
+    if any("exitcode" in source.text for source in facts.project.read()):
+        return False
+    return any(
+        gang.process.via == "process"
+        and gang.process.function is not None
+        and gang.process.function.node is function
+        for gang in facts.gangs
+    )
 
 
 def statement_for(name: str) -> str:

@@ -110,7 +110,12 @@ class Evaluator:
         if exact and all(item.known for item in items):
             const = tuple(item.const for item in items)
         return Value(
-            const=const, items=items, exact=exact, of=union(items), kind=type(node).__name__.lower()
+            const=const,
+            items=items,
+            exact=exact,
+            of=union(items),
+            kind=type(node).__name__.lower(),
+            count=len(items) if exact else None,
         )
 
     of_List = of_Tuple
@@ -281,7 +286,7 @@ class Evaluator:
             return self._by_name(name, owner)
         value = self._by_name(name, owner)
         kind = known.plain(f"{owner.kind}.{name}")
-        return replace(value, kind=kind, call=owner.call)
+        return replace(value, kind=kind, call=owner.call, count=owner.count)
 
     def _bound(self, method: Value, owner: Value) -> Value:
         if isinstance(method.target, Function):
@@ -323,7 +328,12 @@ class Evaluator:
             ]
             of = union(parts)
             shard = frozenset({"shard"}) if "rank" in of else of
-            return Value(of=owner.of | of | shard, kind=owner.kind, items=owner.items)
+            count = sliced(
+                owner.count,
+                node.slice,
+                [self(p) if p is not None else None for p in _bounds(node.slice)],
+            )
+            return Value(of=owner.of | of | shard, kind=owner.kind, items=owner.items, count=count)
         key = self(node.slice)
         if owner.kind == "os.environ":
             return self._environ(node, key, None)
@@ -397,15 +407,17 @@ class Evaluator:
         kept, looped = tracer.names, tracer.looped
         tracer.names, tracer.looped = dict(kept), True
         of = frozenset[str]()
+        count: int | None = None
         for generator in node.generators:
             over = self(generator.iter)
+            count = over.count if len(node.generators) == 1 and not generator.ifs else None
             of |= over.of
             tracer.assign(generator.target, self.item_of(over, generator.iter, parts))
             for condition in generator.ifs:
                 self(condition)
         items = [self(part) for part in parts]
         tracer.names, tracer.looped = kept, looped
-        return Value(items=items[-1:], of=of | union(items), kind="list")
+        return Value(items=items[-1:], of=of | union(items), kind="list", count=count)
 
     def item_of(self, over: Value, node: ast.expr, body: Sequence[ast.AST]) -> Value:
         """One item of what is looped over. Where processes are started in the loop it is their index."""
@@ -610,6 +622,21 @@ def cast(name: str, value: Value) -> Value:
     const = quiet(_CASTS[name], value.const) if value.known else UNKNOWN
     kind = "str" if name == "str" else ""
     return replace(value, const=const, kind=kind, target=None, items=None, table=None)
+
+
+def _bounds(part: ast.Slice) -> tuple[ast.expr | None, ...]:
+    return part.lower, part.upper, part.step
+
+
+def sliced(count: int | None, part: ast.Slice, bounds: Sequence[Value | None]) -> int | None:
+    """How many items a slice has, where that is known."""
+    numbers = [b.number if b is not None else None for b in bounds]
+    if count is None or any(
+        b is not None and n is None for b, n in zip(bounds, numbers, strict=True)
+    ):
+        return None
+    found = quiet(lambda: len(range(count)[slice(*numbers)]))
+    return found if isinstance(found, int) else None
 
 
 def is_random(kind: str) -> bool:

@@ -170,8 +170,8 @@ def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
         ]
         if between:
             sentence = (
-                "the port is found free and given back here, but the store only takes it later: "
-                "another process can have it by then"
+                "the port is found free and given back here, but the store only takes it later: in "
+                "between another process can take it"
             )
             yield at(main[pick], "port-lost-after-pick-maybe", sentence)
         return
@@ -226,10 +226,10 @@ def overridden(facts: ScriptFacts) -> Iterator[Finding]:
     name = "init_method" if call.name == INIT else str(call.args[0].const)
     if facts.launcher in AGENT_STORE:
         sentence = (
-            f"{name} is set to {shown} here, although {facts.launcher} has already set MASTER_ADDR and "
+            f"{name} is overwritten with {shown} here, although {facts.launcher} has already set MASTER_ADDR and "
             "MASTER_PORT: its store is on another port, and nobody listens on this one"
         )
-        spans = [place(c.source, c.node) for c in [*ports, *hosts] if not c.stack]
+        spans = [place(c.source, c.node) for c in [*ports, *hosts] if c.source is call.source]
         yield at(call, "launcher-port-overridden", sentence, port=shown, variable=name, spans=spans)
     elif facts.target.plan is None and not facts.starts_children and _reads_rank(facts):
         sentence = (
@@ -424,7 +424,7 @@ def stale_file(facts: ScriptFacts) -> Iterator[Finding]:
                 value_span=span,
             )
         else:
-            sentence = f"the meeting file {path} has the same name in every run: one that is killed leaves it behind for the next"
+            sentence = f"the meeting file {path} has the same name in every run: one that is killed leaves the old file behind for the next"
             yield at(call, "init-file-stale-maybe", sentence, path=str(path), value_span=span)
 
 

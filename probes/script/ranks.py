@@ -160,22 +160,49 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
         if gang.many is False or any("Join" in w.kind for c in gang.streams[0] for w in c.within):
             continue
         wrapped = any(c.name == _DDP for c in gang.streams[0])
-        for call in gang.streams[0]:
-            if call.name != "for" or "shard" not in call.args[0].of or call.stray:
+        loops = [
+            {id(c.node): c for c in stream if c.name == "for" and not c.stray}
+            for stream in gang.streams
+        ]
+        for key, call in loops[0].items():
+            twin = loops[-1].get(key)
+            here, there = call.args[0], twin.args[0] if twin is not None else None
+            if (
+                there is None
+                or "rank" not in here.of | there.of
+                or not _together(gang, call, wrapped)
+            ):
                 continue
-            body = call.node.body if isinstance(call.node, ast.For) else []
-            lines = {n.lineno for part in body for n in ast.walk(part) if hasattr(n, "lineno")}
-            inside = any(
-                getattr(c.node, "lineno", 0) in lines for c in collectives(gang.streams[0])
-            )
-            backward = any(
-                getattr(c.node, "lineno", 0) in lines and c.name.endswith(".backward")
-                for c in gang.streams[0]
-            )
-            if inside or (wrapped and backward):
-                sentence = "this loop runs over the rank's own share: where the shares differ in length, the rank that ends first leaves the others waiting"
+            if here.count is not None and there.count is not None:
+                if here.count == there.count:
+                    continue
+                sentence = (
+                    f"the ranks take a different number of steps in this loop ({here.count} on one, {there.count} on "
+                    "another): the one with fewer leaves the others waiting"
+                )
+                yield at(call, "uneven-inputs", sentence, steps=[here.count, there.count])
+                return
+            if "shard" in here.of:
+                sentence = (
+                    "this loop runs over the rank's own share: where the shares are uneven, the rank "
+                    "with fewer steps leaves the others waiting"
+                )
                 yield at(call, "uneven-inputs-maybe", sentence)
                 return
+
+
+def _together(gang: Gang, call: Call, wrapped: bool) -> bool:
+    """Whether the ranks need each other in the body of a loop."""
+    body = call.node.body if isinstance(call.node, ast.For) else []
+    lines = {getattr(n, "lineno", 0) for part in body for n in ast.walk(part)}
+    inside = [
+        c
+        for c in gang.streams[0]
+        if any(getattr(n, "lineno", 0) in lines for n in (*c.stack, c.node))
+    ]
+    return bool(collectives(tuple(inside))) or (
+        wrapped and any(c.name.endswith(".backward") for c in inside)
+    )
 
 
 def busy(facts: ScriptFacts) -> Iterator[Finding]:

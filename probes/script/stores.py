@@ -84,8 +84,9 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
     sentence = "is_master is True in no process, so nobody hosts the store and all wait to connect"
     span = place(call.source, call.node)
     several = call.get("world_size", 2) is not None or any(g.process.number for g in facts.gangs)
+    gang = next((g for g in facts.gangs if g.process.number == call.process.number), facts.main)
     outcome = "store-not-hosted" if several else "store-not-hosted-maybe"
-    yield at(call, outcome, sentence, value_span=span, rank=_rank_name(facts, facts.main))
+    yield at(call, outcome, sentence, value_span=span, rank=_rank_name(facts, gang))
 
 
 def _matching(call: Call, others: list[Call]) -> Call:

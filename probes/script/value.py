@@ -40,7 +40,7 @@ class Value:
     call: Call | None = None
     mix: Mix | None = None
     count: int | None = None
-    """Of an index: how many there are."""
+    """How many items it has; of an index, how many there are."""
 
     @property
     def known(self) -> bool:
