@@ -17,6 +17,8 @@ OPERATORS = ("&&", "||", ";;&", ";;", ";&", "|&", ";", "&", "|", "(", ")", "\n")
 REDIRECT = re.compile(r"\d*(?:<<<|<<-?|<>|<&|<|>>|>\||>&|>)|&>>?")
 ASSIGNED = re.compile(r"([A-Za-z_]\w*)(\[[^]]*\])?(\+?=)")
 BLANK = " \t\r"
+PLAIN = re.compile(r"[^\s;&|()<>{}'\"\\$`]+")
+"""Characters that mean nothing to a shell, passed over in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,9 @@ def word_end(text: str, i: int) -> int:
     """The index behind the word that starts at `i`."""
     start = i
     while i < len(text):
+        if plain := PLAIN.match(text, i):
+            i = plain.end()
+            continue
         char = text[i]
         if char == "(" and ASSIGNED.fullmatch(text, start, i):
             i = _balanced(text, i, "(", ")", 0)
@@ -146,6 +151,9 @@ def skip(text: str, i: int, depth: int = 0) -> int:
     if text[i] == '"' or text.startswith('$"', i):
         end = text.index('"', i) + 1
         while end < len(text) and text[end] != '"':
+            if plain := PLAIN.match(text, end):
+                end = plain.end()
+                continue
             end = end + 1 if text[end] == "'" else _inside(text, end, depth + 1)
         return _closing(text, i, end if end < len(text) else -1)
     return _inside(text, i, depth)
@@ -170,7 +178,9 @@ def _inside(text: str, i: int, depth: int) -> int:
 def _balanced(text: str, i: int, opening: str, closing: str, depth: int) -> int:
     start, level = i, 0
     while i < len(text):
-        if text[i] == opening:
+        if plain := PLAIN.match(text, i):
+            i = plain.end()
+        elif text[i] == opening:
             level, i = level + 1, i + 1
         elif text[i] == closing:
             level, i = level - 1, i + 1
