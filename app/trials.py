@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any
 
 from ddp_assist.app.diagnose import Question
-from ddp_assist.probes.trial.run import run_trial
 from ddp_assist.probes.trial.spec import TrialSpec
+from ddp_assist.probes.trial.warm import WarmTorch
 
 
 class Trials:
@@ -16,8 +16,10 @@ class Trials:
 
     def __init__(self, question: Question) -> None:
         self.python = question.python
+        self.warm = WarmTorch(question.python)
 
     def __enter__(self) -> Trials:
+        self.warm.start()
         return self
 
     def __exit__(
@@ -26,9 +28,9 @@ class Trials:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        return None
+        self.warm.close()
 
     def meet(self, wanted: Mapping[str, Any]) -> tuple[bool, str]:
         """Whether the ranks joined, and one sentence about it."""
-        result = run_trial(TrialSpec(**{"python": self.python, **wanted}))
+        result = self.warm.run_trial(TrialSpec(**{"python": self.python, **wanted}))
         return result.outcome == "joined", result.sentence
