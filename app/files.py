@@ -1,8 +1,9 @@
-"""Files we write: private, whole or not at all, never through a link."""
+"""Files: written private, whole or not at all, never through a link; read only when regular."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -29,3 +30,22 @@ def write_private(path: Path, text: str) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+class ReadFailed(Exception):
+    """Nothing was read, and why, in a sentence."""
+
+
+def read_limited(path: Path, limit: int = 8 << 20) -> bytes:
+    """A regular file of at most `limit` bytes; a pipe or a device is refused, not waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ReadFailed(f"{path} is not a regular file")
+            data = file.read(limit + 1)
+    except OSError as why:
+        raise ReadFailed(f"{path} can't be read: {why.strerror}") from why
+    if len(data) > limit:
+        raise ReadFailed(f"{path} is larger than {limit} bytes")
+    return data

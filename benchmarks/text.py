@@ -29,7 +29,9 @@ def seconds(work: Callable[[str], str], text: str) -> float:
 
 
 def main() -> None:
-    redactor = Redactor({"HF_TOKEN": "canary-value-1"}, "node07.cluster.example", "jdoe", "/home/jdoe")
+    redactor = Redactor(
+        {"HF_TOKEN": "canary-value-1"}, "node07.cluster.example", "jdoe", "/home/jdoe"
+    )  # noqa: E501
     print(f"{'':16}{'clean':>12}{'2n/n':>6}{'redact':>12}{'2n/n':>6}")
     for kind, unit in KINDS.items():
         row = f"{kind:16}"

@@ -13,6 +13,7 @@ from ddp_assist.app.report.html import html
 from ddp_assist.app.report.markdown import markdown
 from ddp_assist.app.report.plain import plain
 from ddp_assist.app.report.redact import Redactor, standard_redactor
+from ddp_assist.app.report.secrets import data
 
 Format = Literal["md", "html", "json", "txt"]
 
@@ -50,49 +51,14 @@ def _footer(redactor: Redactor) -> str:
     return f"Hidden: {hidden}. This is no guarantee: read before posting."
 
 
-_ALLOWED = frozenset(
-    [
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        "RANK",
-        "LOCAL_RANK",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "GROUP_RANK",
-        "ROLE_RANK",
-        "NODE_RANK",
-        "OMP_NUM_THREADS",
-        "CUDA_VISIBLE_DEVICES",
-        "CUDA_DEVICE_ORDER",
-        "NVIDIA_VISIBLE_DEVICES",
-        "HIP_VISIBLE_DEVICES",
-        "PYTORCH_ALLOC_CONF",
-        "PYTORCH_CUDA_ALLOC_CONF",
-        "PYTORCH_HIP_ALLOC_CONF",
-        "LD_LIBRARY_PATH",
-        "LD_PRELOAD",
-        "SLURM_JOB_ID",
-        "SLURM_NNODES",
-        "SLURM_NTASKS",
-        "SLURM_PROCID",
-        "SLURM_LOCALID",
-        "SLURM_NODEID",
-        "SLURM_JOB_NODELIST",
-        "SLURM_STEP_ID",
-    ]
-)
-_FAMILIES = (
-    "NCCL_", "GLOO_", "TORCH_NCCL_", "TORCH_DISTRIBUTED_", "TORCH_FR_", "TORCHELASTIC_", "TP_", "UCX_",
-    "FI_", "OMPI_COMM_WORLD_", "PMI_", "SLURM_GPUS",
-)  # fmt: skip
-
-
 def _shown(diagnosis: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of an environment only what speaks of the launch; the others are a number."""
     environment = diagnosis.get("environment")
     if not isinstance(environment, Mapping):
         return diagnosis
-    shown = {k: v for k, v in environment.items() if k in _ALLOWED or k.startswith(_FAMILIES)}
+    fields = data("fields.toml")
+    names, families = set(fields["environment"]), tuple(fields["families"])
+    shown = {k: v for k, v in environment.items() if k in names or k.startswith(families)}
     hidden = len(environment) - len(shown)
     if hidden:
         shown["more variables, not shown"] = str(hidden)

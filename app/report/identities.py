@@ -10,39 +10,9 @@ from typing import Any
 
 import re2
 
-COMMON = frozenset(
-    [
-        "root",
-        "ubuntu",
-        "user",
-        "users",
-        "admin",
-        "nobody",
-        "test",
-        "tests",
-        "dev",
-        "data",
-        "home",
-        "train",
-        "training",
-        "torch",
-        "python",
-        "runner",
-        "localhost",
-        "host",
-        "node",
-        "worker",
-        "main",
-        "master",
-        "rank",
-        "model",
-        "none",
-        "debian",
-        "centos",
-        "ec2-user",
-        "jovyan",
-    ]
-)
+from ddp_assist.app.report.secrets import data
+
+COMMON = frozenset(data("fields.toml")["common"])
 _V4 = rb"(?:\d{1,3}\.){3}\d{1,3}"
 _FOUND = re2.compile(
     rb"(?i)(?P<gpu>(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
@@ -67,6 +37,7 @@ class Identities:
     def __init__(self, hostname: str, user: str, home: str, hosts: Iterable[str] = ()) -> None:
         self.names: dict[str, str] = {}
         self._next: dict[str, int] = {}
+        self._kinds: dict[bytes, str] = {}
         self._patterns: list[tuple[str, Any, bytes]] = []
         if len(home) > 2 and home.strip("/") and home != "/root":
             self._add(
@@ -124,26 +95,31 @@ class Identities:
             text = b"".join((*parts, text[done:]))
         parts, done = [], 0
         for match in _FOUND.finditer(text):
-            kind = next(kind for kind, at in _KINDS if match.group(at) is not None)
-            named = self._pseudonym(kind, match, text)
+            start, end = match.span()
+            said = text[start:end]
+            if said not in self._kinds:
+                self._kinds[said] = next(k for k, at in _KINDS if match.group(at) is not None)
+            kind = self._kinds[said]
+            named = self._pseudonym(kind, said.decode(), text, start, end)
             if named is None:
                 continue
             counts[named[0]] = counts.get(named[0], 0) + 1
-            parts += [text[done : match.start()], named[1].encode()]
-            done = match.end()
+            parts += [text[done:start], named[1].encode()]
+            done = end
         return b"".join((*parts, text[done:]))
 
-    def _pseudonym(self, kind: str, match: Any, text: bytes) -> tuple[str, str] | None:
-        said = match.group().decode("ascii", "replace")
-        before = text[max(0, match.start() - 40) : match.start()].rpartition(b"\n")[2]
-        after = text[match.end() : match.end() + 2]
+    def _pseudonym(
+        self, kind: str, said: str, text: bytes, start: int, end: int
+    ) -> tuple[str, str] | None:
+        before = text[max(0, start - 40) : start].rpartition(b"\n")[2]
+        after = text[end : end + 2]
         if kind in ("v4", "ec2", "v6"):
             if re.search(rb"[A-Za-z0-9]\Z", before) or re.match(rb"[A-Za-z0-9]|\.\d|[+]\w", after):
                 return None
             if kind == "v4" and (_VERSION.search(before) or re.match(rb"[-+_]\w", after)):
                 return None
             address = said[3:].replace("-", ".") if kind == "ec2" else said
-            name = self._address(address, before, text[match.end() : match.end() + 1])
+            name = self._address(address, before, text[end : end + 1])
             return None if name is None else ("ip", name)
         if kind == "home":
             head, user = said.rsplit("/", 1)

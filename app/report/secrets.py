@@ -15,7 +15,7 @@ import re2
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 MARK = "[REDACTED:"
 
@@ -56,7 +56,9 @@ def groups(pattern: Any) -> dict[str, int]:
     return {name.decode(): number for name, number in pattern.groupindex.items()}
 
 
-def _data(name: str) -> dict[str, Any]:
+@lru_cache(maxsize=4)
+def data(name: str) -> dict[str, Any]:
+    """One table of what is known about secrets."""
     text = (files("ddp_assist.assets") / "redaction" / name).read_text("utf-8")
     found: dict[str, Any] = tomllib.loads(text)
     return found
@@ -65,9 +67,9 @@ def _data(name: str) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def rules() -> tuple[Rule, ...]:
     """Keys in blocks, shapes, then contexts, in the order they are applied."""
-    data = _data("rules.toml")
+    kept = data("rules.toml")
     found = [Rule("private-key", re2.compile(_PEM), needs=(b"private key",))]
-    for entry in (*data["shape"], *data["context"]):
+    for entry in (*kept["shape"], *kept["context"]):
         pattern = re2.compile(entry["pattern"].encode())
         needs = tuple(word.encode() for word in entry.get("needs", ()))
         least, mixed = entry.get("least", 0), entry.get("mixed", False)
@@ -89,7 +91,7 @@ _SEGMENT = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 @lru_cache(maxsize=1)
 def _names() -> dict[str, frozenset[str]]:
-    return {key: frozenset(words) for key, words in _data("names.toml").items()}
+    return {key: frozenset(words) for key, words in data("names.toml").items()}
 
 
 @lru_cache(maxsize=4096)
@@ -157,10 +159,11 @@ _PAIR = re2.compile(
     + _VALUE
 )
 _PLACEHOLDER = re.compile(
-    rb"""(?ix) (?: none | null | nil | true | false | undefined | unset | missing | empty | not | yes | no
-    | required | optional | str | string | int | bytes | bool | any | invalid | expired | denied | rejected
-    | x{3,}\S* | \*+ | \.{2,}.* | -+ | \?+ | your[-_]\S+ | change-?me | redacted | hidden | masked
-    | \$\{?\w+\}?.* | \$\(.*  | %\w+%  | %[sdr] | <.* | \{.* | \[.* | \(.* | \[redacted:.*
+    rb"""(?ix) (?: none | null | nil | true | false | undefined | unset | missing | empty | not
+    | yes | no | required | optional | str | string | int | bytes | bool | any
+    | invalid | expired | denied | rejected | redacted | hidden | masked | change-?me
+    | x{3,}\S* | \*+ | \.{2,}.* | -+ | \?+ | your[-_]\S+ | %\w+% | %[sdr]
+    | \$\{\w+[^}]*\}.* | (?-i:\$[A-Z_][A-Z0-9_]*) | \$\(.* | <.* | \{.* | \[.* | \(.*
     | os\.(?:environ|getenv).* | getenv\b.*
     | (?:self|args|cfg|config|opt|opts|kwargs|options)\.[\w.]+\W*
     | [a-z_]\w*(?:\.\w+)*[(\[].* ) \Z"""
@@ -221,7 +224,7 @@ def _is_secret(word: str, name: str, value: bytes, join: bytes, group: str) -> b
     return True
 
 
-_PROSE = frozenset("token secret secrets password credentials webhook bearer jwt".split())
+_PROSE = {"token", "secret", "secrets", "password", "credentials", "webhook", "bearer", "jwt"}
 
 
 def _speaks_of_a_name(name: str, value: bytes) -> bool:

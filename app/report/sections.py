@@ -115,7 +115,8 @@ def _trial(trial: Mapping[str, Any] | None) -> tuple[Block, ...]:
         seconds = stage.get("seconds")
         took = f"{seconds:8.3f} s" if isinstance(seconds, (int, float)) else "         -"
         lines.append(
-            f"rank {stage.get('rank')}  {took}  {stage.get('stage')}  {stage.get('error') or ''}".rstrip()
+            f"rank {stage.get('rank')}  {took}  {stage.get('stage')}  "
+            f"{stage.get('error') or ''}".rstrip()
         )
     return (Block("code", "\n".join(lines)),)
 

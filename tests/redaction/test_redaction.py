@@ -50,13 +50,13 @@ PLACES = (
 )  # fmt: skip
 NAMED = (
     "export DB_PASSWORD={}", "API_TOKEN={} torchrun train.py", 'secret_key = "{}"', "  api-key: {}",
-    '{{"clientSecret":"{}"}}', '{{\\"authToken\\": \\"{}\\"}}', "--auth-token {} --lr 1", "--password='{}'",
+    '{{"clientSecret":"{}"}}', '{{\\"authToken\\": \\"{}\\"}}', "--auth-token {} --lr 1", "--password='{}'",  # noqa: E501
     "['t.py', '--api-key', '{}']", "environ({{'SOME_SECRET': '{}'}})", "x?access_token={}&limit=5",
-    '{{"name": "CI_TOKEN", "value": "{}"}}', "Password={};Encrypt=yes", "redis://:{}@r.example:6379/0",
-    "postgresql://u:{}@db.example:5432/x", "curl -u bot:{} https://a.example", "mysql -uroot -p{} runs",
+    '{{"name": "CI_TOKEN", "value": "{}"}}', "Password={};Encrypt=yes", "redis://:{}@r.example:6379/0",  # noqa: E501
+    "postgresql://u:{}@db.example:5432/x", "curl -u bot:{} https://a.example", "mysql -uroot -p{} runs",  # noqa: E501
     "machine h.example login bot password {}", "Authorization: Bearer {}", "x-api-key: {}",
     "db.example:5432:runs:bot:{}", "docker login r.example -u me -p {}", "sshpass -p {} ssh h",
-    "Cookie: sid={}", "<password>{}</password>", "setenv WANDB_API_KEY {}", "mlflow_tracking_password: {}",
+    "Cookie: sid={}", "<password>{}</password>", "setenv WANDB_API_KEY {}", "mlflow_tracking_password: {}",  # noqa: E501
 )  # fmt: skip
 
 
@@ -105,10 +105,10 @@ def test_nothing_makes_it_raise_or_leaves_a_control(text: str) -> None:
         "tokenizer = AutoTokenizer.from_pretrained(name)", "max_tokens=4096 pad_token_id: 0",
         "throughput 11832.4 tokens/sec", "KeyError: 'WORLD_SIZE'", "nvidia-cublas-cu12==12.4.5.8",
         "NCCL version 2.21.5+cuda12.4", "commit 0123456789abcdef0123456789abcdef01234567",
-        "  File \"/usr/lib/python3.11/site-packages/torch/x.py\", line 3, in token", "0000:1a:00.0 NVIDIA",
-        "token = os.environ['HF_TOKEN']", "WANDB_API_KEY is not set", "OLDPWD=/workspace", "12:30:45.123456",
-        "torch::autograd::Engine c10d::Reducer at::Tensor", "backward pass: 12.3 ms", "key_path: /x/y",
-        "listen on 127.0.0.1:29500 [::1]:29500 0.0.0.0:*", "password: <your password>", "libnccl.so.2.21.5.1",
+        "  File \"/usr/lib/python3.11/site-packages/torch/x.py\", line 3, in token", "0000:1a:00.0 NVIDIA",  # noqa: E501
+        "token = os.environ['HF_TOKEN']", "WANDB_API_KEY is not set", "OLDPWD=/workspace", "12:30:45.123456",  # noqa: E501
+        "torch::autograd::Engine c10d::Reducer at::Tensor", "backward pass: 12.3 ms", "key_path: /x/y",  # noqa: E501
+        "listen on 127.0.0.1:29500 [::1]:29500 0.0.0.0:*", "password: <your password>", "libnccl.so.2.21.5.1",  # noqa: E501
     ],
 )  # fmt: skip
 def test_ordinary_lines_stay_as_they_are(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Reports: no secret in any of them, foreign text only where it can do nothing, files kept whole."""
+"""Reports: no secret in any, foreign text only where it can do nothing, files kept whole."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import jsonschema
 import pytest
 from markdown_it import MarkdownIt
 
-from ddp_assist.app.files import WriteFailed, write_private
+from ddp_assist.app.files import ReadFailed, WriteFailed, read_limited, write_private
 from ddp_assist.app.report import Redactor, ReportBlocked, render, write_report
 from ddp_assist.app.report.crash import write_crash
 
 CANARIES = {
     f"{name}": f"canary{n}Zq9xKw" for n, name in enumerate(("DB_PASSWORD", "MY_TOKEN", "X_API_KEY"))
 }
-HOSTILE = "```\n# heading\n<script>alert(1)</script> ![x](http://evil.example/b.png) @everyone\n````\n\x1b]52;c;eA==\x07"
+HOSTILE = "```\n# heading\n<script>alert(1)</script> ![x](http://evil.example/b.png) @everyone\n````\n\x1b]52;c;eA==\x07"  # noqa: E501
+ROOT = Path(__file__).parents[2]
 FORMS = ("md", "html", "json", "txt")
 
 
@@ -37,13 +39,14 @@ def diagnosis(said: str) -> dict[str, Any]:
         "sentence": said,
         "data": {"x": said},
         "evidence": [evidence],
+        "seconds": 0.1,
     }
     return {
         "schema": "ddp-assist/diagnosis/1", "symptom": None, "seconds": 1.0,
-        "causes": [{"id": "a", "title": said, "certainty": "likely", "for": [said], "against": [said],
+        "causes": [{"id": "a", "title": said, "certainty": "likely", "for": [said], "against": [said],  # noqa: E501
                     "would_decide": [said]}],
         "noise": [{"id": "n", "line": said}],
-        "fixes": [{"cause": "a", "title": said, "safety": "edit", "launch": said, "badge": "ran", "why": said,
+        "fixes": [{"cause": "a", "title": said, "safety": "edit", "launch": said, "badge": "ran", "why": said,  # noqa: E501
                    "files": [{"path": said, "diff": said}], "steps": [said], "does_not": said}],
         "findings": [finding], "unanswered": [{"probe": "p", "why": said}], "path": [said],
         "trial": {"backend": "gloo", "nproc": 2, "outcome": said,
@@ -144,3 +147,25 @@ def test_a_crash_file_holds_no_local_and_no_secret(
     text = path.read_text()
     assert "canaryCrash77x" not in text and "another99secret" not in text and local not in text
     assert "RuntimeError" in text and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_only_a_regular_file_of_a_fair_size_is_read(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"text")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_limited(tmp_path / "small") == b"text"
+    for path, limit in (
+        (tmp_path / "pipe", 9),
+        (tmp_path / "small", 3),
+        (tmp_path, 9),
+        (tmp_path / "no", 9),
+    ):  # noqa: E501
+        with pytest.raises(ReadFailed):
+            read_limited(path, limit)
+
+
+def test_the_reported_diagnosis_is_of_the_published_shape() -> None:
+    schema = json.loads((ROOT / "assets/schema/diagnosis.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(json.loads(render(diagnosis("x"), "json", redactor())))
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate({**diagnosis("x"), "causes": [{"id": "a"}]})
