@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ddp_assist.probes.host import variables
 from ddp_assist.probes.host.ancestry import launcher_above, origin
@@ -66,7 +67,7 @@ def _look(target: Target) -> Iterator[Finding]:
     processes = snapshot()
     now = setting(target, processes)
     found = [
-        *_unprintable(now),
+        *islice(_unprintable(now), MANY),
         *_not_exported(target, now),
         *_left_over(target, now),
         *_slurm(now),
@@ -258,6 +259,7 @@ def _see(*names: str) -> tuple[Evidence, ...]:
 
 
 MOST = 100
+MANY = 16
 
 ENV = Probe(
     "env",

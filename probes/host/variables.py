@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
+from os.path import commonprefix
 
 RANKS = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
@@ -131,8 +133,11 @@ def matters(name: str) -> bool:
     return name in KNOWN or name in MEANT or bool(RELEVANT.match(name))
 
 
-def distance(one: str, other: str) -> int:
-    """How many letters were added, lost, changed or swapped with their neighbour."""
+def distance(one: str, other: str, most: int = 64) -> int:
+    """Letters added, lost, changed or swapped with their neighbour, counted up to `most`."""
+    shared = len(commonprefix((one, other)))
+    # The last shared letter stays: it may be half of a swap.
+    one, other = one[max(0, shared - 1) :], other[max(0, shared - 1) :]
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
@@ -142,6 +147,8 @@ def distance(one: str, other: str) -> int:
             if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
                 best = min(best, older[j - 2] + 1)
             row.append(best)
+        if min(row) > most and (not before or min(before) > most):
+            return most + 1
     return row[-1]
 
 
@@ -155,7 +162,7 @@ def meant(name: str) -> str | None:
         return MEANT.get(upper, upper)
     allowed = 2 if len(upper) >= 9 else 1
     near = (
-        (distance(upper, known), known)
+        (distance(upper, known, allowed), known)
         for known in KNOWN
         if abs(len(known) - len(upper)) <= allowed and len(known) >= 8
     )
@@ -182,8 +189,16 @@ def typos(names: Iterable[str]) -> dict[str, str]:
         "UCX",
         "HF_",
     )
-    return {
-        name: real
+    unknown = (
+        name
         for name in names
-        if close.search(name) and not name.startswith(foreign) and (real := meant(name))
-    }
+        if name not in KNOWN
+        and name.isprintable()
+        and close.search(name)
+        and not name.startswith(foreign)
+    )
+    return {name: real for name in islice(unknown, MOST) if (real := meant(name))}
+
+
+MOST = 200
+"""So many unknown names are compared; nobody but an attacker has more."""

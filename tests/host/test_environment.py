@@ -206,3 +206,19 @@ def test_under_a_launcher_the_variables_are_its_work(tmp_path: Path) -> None:
     )
     assert "env.left-over-rank" in alone.stdout.split()
     assert under.stdout.split() == ["env.set", "env.fine"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "letters"),
+    [
+        ("RANK", "RANK", 0),
+        ("RANK", "RNAK", 1),
+        ("RANK", "RANKS", 1),
+        ("RANK", "", 4),
+        ("AB", "BA", 1),
+    ],
+)
+def test_how_far_names_are_apart(one: str, other: str, letters: int) -> None:
+    assert variables.distance(one, other) == variables.distance(other, one) == letters
+    assert variables.distance("X" + one, "X" + other) == letters
+    assert variables.distance(one, other, 1) == letters or letters > 1
