@@ -89,7 +89,8 @@ DEEPSPEED = table(
     " save-pid-path enable-each-rank-log",
     "module no-python no-local-rank no-ssh save-pid force-multi elastic-training bind-cores-to-rank"
     " no-ssh-check help",
-    H="hostfile", i="include", e="exclude", p="ssh-port", num_accelerators="num-gpus", h="help", attached=False,
+    H="hostfile", i="include", e="exclude", p="ssh-port", h="help",
+    num_accelerators="num-gpus", attached=False,
 )  # fmt: skip
 SRUN = table(
     "nodes ntasks cpus-per-task partition time account job-name nodelist exclude output error input"
