@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis
-from ddp_assist.app.files import write_private
+from ddp_assist.app.files import WriteFailed, write_private
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.probes.launch.plan import LaunchError
 
@@ -52,6 +54,23 @@ def write_launch(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> Path:
     path = folder / "launch.sh"
     write_private(path, launch_text(diagnosis, fix, folder))
     return path
+
+
+def write_all(
+    folder: Path, diagnosis: Diagnosis, fixes: Sequence[Fix], result: Mapping[str, Any]
+) -> None:
+    """Everything a diagnosis leaves: the case, the reports, and the launch with its copies."""
+    from ddp_assist.app.report import write_report
+
+    first = next((fix for fix in fixes if fix.safety != "ends-process"), None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as why:
+        raise WriteFailed(f"{folder} can't be made: {why.strerror}") from why
+    write_private(folder / "case.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_launch(diagnosis, first, folder.resolve())
+    for form in ("md", "html"):
+        write_report(result, form, folder / f"report.{form}")
 
 
 @contextmanager

@@ -349,16 +349,16 @@ class Assistant(App[int]):
         return None if diagnosis is None else as_json(diagnosis, self.session.fixes)
 
     def on_export_wanted(self, event: ExportWanted) -> None:
-        from ddp_assist.app.cli import Wrong
-        from ddp_assist.app.verbs.diagnose import write
+        from ddp_assist.app.export import write_all
+        from ddp_assist.app.files import WriteFailed
 
         result = self._result()
         if result is None or self.session.diagnosis is None:
             return
         folder = Path(event.path).expanduser()
         try:
-            write(folder, self.session.diagnosis, self.session.fixes, result)
-        except Wrong as why:
+            write_all(folder, self.session.diagnosis, self.session.fixes, result)
+        except WriteFailed as why:
             self.say(str(why))
             return
         self.exported = folder

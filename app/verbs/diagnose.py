@@ -8,14 +8,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ddp_assist.app import prove
 from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, Wrong
 from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
+from ddp_assist.app.export import write_all
+from ddp_assist.app.files import WriteFailed
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.options import (
     add_question,
@@ -70,7 +71,10 @@ def answer(
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     result = as_json(diagnosis, fixes)
     if out is not None:
-        write(out, diagnosis, fixes, result)
+        try:
+            write_all(out, diagnosis, fixes, result)
+        except WriteFailed as why:
+            raise Wrong(f"--out {out} can't be written: {why}") from why
     if want_json:
         json.dump(result, sys.stdout, ensure_ascii=True, allow_nan=False, indent=1)
         print()
@@ -124,19 +128,3 @@ def _stdin_as_file(asked: Question) -> Iterator[Question]:
         kept.flush()
         logs = tuple(kept.name if log == "-" else log for log in asked.logs)
         yield replace(asked, logs=logs)
-
-
-def write(out: Path, diagnosis: Diagnosis, fixes: list[Fix], result: Mapping[str, Any]) -> None:
-    from ddp_assist.app.export import write_launch
-    from ddp_assist.app.files import WriteFailed, write_private
-    from ddp_assist.app.report import write_report
-
-    first = next((f for f in fixes if f.safety != "ends-process"), None)
-    try:
-        out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(out / "case.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-        write_launch(diagnosis, first, out.resolve())
-        for form in ("md", "html"):
-            write_report(result, form, out / f"report.{form}")
-    except (OSError, WriteFailed) as why:
-        raise Wrong(f"--out {out} can't be written: {why}") from why
