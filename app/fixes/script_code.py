@@ -69,20 +69,49 @@ def from_env(draft: Draft) -> None:
 
 
 CURES = {
-    "add-import": Cure("the missing import", ("define or import the name before it is used",), imports, ("name-missing-in-script", "error-masked")),
-    "fill-empty-body": Cure("a body for the empty block", ("a block that has nothing to do needs `pass`",), empty_body, ("name-missing-in-script",)),
+    "add-import": Cure(
+        "the missing import",
+        ("define or import the name before it is used",),
+        imports,
+        ("name-missing-in-script", "error-masked"),
+    ),
+    "fill-empty-body": Cure(
+        "a body for the empty block",
+        ("a block that has nothing to do needs `pass`",),
+        empty_body,
+        ("name-missing-in-script",),
+    ),
     "rename-shadowing-file": Cure(
-        "another name for the file", ("rename the file (and what imports it), and remove its __pycache__",), None, ("module-shadowed",)
+        "another name for the file",
+        ("rename the file (and what imports it), and remove its __pycache__",),
+        None,
+        ("module-shadowed",),
     ),
     "show-the-error": Cure(
         "the first error stays visible",
-        ("make the process group in front of the try, and destroy it only where it exists: if dist.is_initialized()", "let a handler raise again what it does not cure"),
-        show_error, ("error-masked",), "the error that was hidden stays, and is now shown",
+        (
+            "make the process group in front of the try, and destroy it only where it exists: if "
+            "dist.is_initialized()",
+            "let a handler raise again what it does not cure",
+        ),
+        show_error,
+        ("error-masked",),
+        "the error that was hidden stays, and is now shown",
     ),
     "join-and-check-exitcode": Cure(
-        "a job that fails when a worker fails", ("after join(): sys.exit(max(abs(p.exitcode) for p in workers)), or start the workers with mp.spawn",), None, ("error-masked",)
+        "a job that fails when a worker fails",
+        (
+            "after join(): sys.exit(max(abs(p.exitcode) for "
+            "p in workers)), or start the workers with "
+            "mp.spawn",
+        ),
+        None,
+        ("error-masked",),
     ),
     "local-rank-from-env": Cure(
-        "LOCAL_RANK from the environment", ('make the option optional: default=int(os.environ["LOCAL_RANK"])',), from_env, ("local-rank-argument",)
+        "LOCAL_RANK from the environment",
+        ('make the option optional: default=int(os.environ["LOCAL_RANK"])',),
+        from_env,
+        ("local-rank-argument",),
     ),
-}  # fmt: skip
+}

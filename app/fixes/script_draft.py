@@ -145,8 +145,10 @@ def remaining(situation: Situation, files: tuple[FileEdit, ...]) -> list[Finding
     instead = {edit.path: edit.after for edit in files}
     try:
         return [
-            f for f in findings(read_facts(situation.target, script, instead))
-            if f.outcome != "module-shadowed" or not any(str(e.path) == f.data["file"] for e in files)
-        ]  # fmt: skip
+            f
+            for f in findings(read_facts(situation.target, script, instead))
+            if f.outcome != "module-shadowed"
+            or not any(str(e.path) == f.data["file"] for e in files)
+        ]
     except ScriptError:
         return None

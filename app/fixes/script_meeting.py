@@ -43,9 +43,15 @@ def _pick_once(draft: Draft) -> None:
     """Move `port = pick()` from the worker to where the workers are started."""
     text = draft.text
     tree = text.source.tree
-    functions = [
-        n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.lineno <= draft.place[0] <= (n.end_lineno or 0)
-    ] if tree else []  # fmt: skip
+    functions = (
+        [
+            n
+            for n in ast.walk(tree)
+            if isinstance(n, ast.FunctionDef) and n.lineno <= draft.place[0] <= (n.end_lineno or 0)
+        ]
+        if tree
+        else []
+    )
     if not functions:
         raise NoEdit
     worker = functions[-1]
@@ -55,14 +61,24 @@ def _pick_once(draft: Draft) -> None:
         if isinstance(n, ast.Name)
     }
     picks = [
-        s for s in worker.body
-        if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and not s.value.args
-        and len(s.targets) == 1 and isinstance(s.targets[0], ast.Name) and s.targets[0].id in names
-    ]  # fmt: skip
+        s
+        for s in worker.body
+        if isinstance(s, ast.Assign)
+        and isinstance(s.value, ast.Call)
+        and not s.value.args
+        and len(s.targets) == 1
+        and isinstance(s.targets[0], ast.Name)
+        and s.targets[0].id in names
+    ]
     starts = [
-        n for n in ast.walk(tree or worker)
-        if isinstance(n, ast.Call) and any(isinstance(a, ast.Name) and a.id == worker.name for a in [*n.args, *(k.value for k in n.keywords)])
-    ]  # fmt: skip
+        n
+        for n in ast.walk(tree or worker)
+        if isinstance(n, ast.Call)
+        and any(
+            isinstance(a, ast.Name) and a.id == worker.name
+            for a in [*n.args, *(k.value for k in n.keywords)]
+        )
+    ]
     if len(picks) != 1 or len(starts) != 1 or worker.args.defaults or worker.args.vararg:
         raise NoEdit
     given = argument(starts[0], "args", 1)
@@ -159,8 +175,13 @@ def _rank_of_worker(draft: Draft, call: ast.Call, names: list[str]) -> None:
     """rank= and world_size= from the worker's own parameters."""
     text = draft.text
     worker = next(
-        (n for n in ast.walk(text.source.tree or call) if isinstance(n, ast.FunctionDef) and n.lineno <= call.lineno <= (n.end_lineno or 0)), None
-    )  # fmt: skip
+        (
+            n
+            for n in ast.walk(text.source.tree or call)
+            if isinstance(n, ast.FunctionDef) and n.lineno <= call.lineno <= (n.end_lineno or 0)
+        ),
+        None,
+    )
     parameters = [a.arg for a in worker.args.args] if worker is not None else []
     size = next((p for p in parameters[1:] if re.search(r"world|size|nproc|^n$", p)), None)
     if not parameters or ("WORLD_SIZE" in names and size is None):
@@ -336,50 +357,88 @@ def another_port(situation: Situation) -> Fix | None:
 CURES = {
     "same-port-for-all": Cure(
         "one MASTER_PORT for all ranks",
-        ("give every rank the same port: leave the rank out of it", "a port that is picked must be picked once, in the parent, and handed to all"),
-        same_port, ("port-differs-per-rank",),
+        (
+            "give every rank the same port: leave the rank out of it",
+            "a port that is picked must be picked once, in the parent, and handed to all",
+        ),
+        same_port,
+        ("port-differs-per-rank",),
     ),
-    "port-in-range": Cure("a port that exists", ("choose a port from 1024 to 65535",), in_range, ("port-out-of-range",)),
+    "port-in-range": Cure(
+        "a port that exists",
+        ("choose a port from 1024 to 65535",),
+        in_range,
+        ("port-out-of-range",),
+    ),
     "hold-the-port": Cure(
         "hold the port from the moment it is found",
         (
-            "let the store find the port itself and keep it: store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False) in the parent",
-            "hand store.port to the workers, and there: dist.init_process_group(..., store=dist.TCPStore(host, port, is_master=False))",
+            "let the store find the port itself and keep it: store = dist.TCPStore(host, 0, "
+            "is_master=True, wait_for_workers=False) in the parent",
+            "hand store.port to the workers, and there: dist.init_process_group(..., "
+            "store=dist.TCPStore(host, port, is_master=False))",
         ),
-        None, ("port-lost-after-pick",),
+        None,
+        ("port-lost-after-pick",),
     ),
     "setdefault-master": Cure(
         "leave MASTER_ADDR and MASTER_PORT to the launcher where it has set them",
-        ('use os.environ.setdefault("MASTER_PORT", ...) in place of os.environ["MASTER_PORT"] = ...',),
-        setdefault, ("launcher-port-overridden",),
+        (
+            'use os.environ.setdefault("MASTER_PORT", ...) in place of os.environ["MASTER_PORT"] = '
+            "...",
+        ),
+        setdefault,
+        ("launcher-port-overridden",),
     ),
     "master-env-before-init": Cure(
         "say where the workers meet before init_process_group",
-        ('before init_process_group: os.environ.setdefault("MASTER_ADDR", "127.0.0.1") and the same for MASTER_PORT',),
-        master_env, ("missing-env",), "a port that another process holds is not looked for here",
+        (
+            'before init_process_group: os.environ.setdefault("MASTER_ADDR", "127.0.0.1") and the '
+            "same for MASTER_PORT",
+        ),
+        master_env,
+        ("missing-env",),
+        "a port that another process holds is not looked for here",
     ),
     "env-init-method": Cure(
-        "an init_method with a scheme", ("write env://, tcp://host:port or file:///absolute/path",), init_method, ("init-method-malformed",)
+        "an init_method with a scheme",
+        ("write env://, tcp://host:port or file:///absolute/path",),
+        init_method,
+        ("init-method-malformed",),
     ),
     "fresh-init-file": Cure(
         "meet on a TCP port, which no earlier run leaves behind",
-        ("give the file a new name in every run, or remove it before the ranks start",), fresh_file, ("init-file-stale",),
+        ("give the file a new name in every run, or remove it before the ranks start",),
+        fresh_file,
+        ("init-file-stale",),
         "the left-over file stays where it is",
     ),
     "rank-from-env": Cure(
-        "the global RANK as the rank", ('rank=int(os.environ["RANK"]); LOCAL_RANK only chooses the GPU',), global_rank, ("local-rank-as-rank",)
+        "the global RANK as the rank",
+        ('rank=int(os.environ["RANK"]); LOCAL_RANK only chooses the GPU',),
+        global_rank,
+        ("local-rank-as-rank",),
     ),
     "init-once": Cure(
         "init_process_group only where there is no group yet",
-        ("put `if not dist.is_initialized():` in front of the second call, or remove it",), once, ("process-group-twice",),
+        ("put `if not dist.is_initialized():` in front of the second call, or remove it",),
+        once,
+        ("process-group-twice",),
     ),
     "init-the-group": Cure(
-        "make the process group before it is used", ("call dist.init_process_group(...) in this process, before the first collective",),
-        make_group, ("process-group-missing",),
+        "make the process group before it is used",
+        ("call dist.init_process_group(...) in this process, before the first collective",),
+        make_group,
+        ("process-group-missing",),
     ),
     "world-size-of-started": Cure(
         "as many processes as the world is told to have",
-        ("world_size and the number of processes that are started must be the same number; ranks count from 0",), world,
+        (
+            "world_size and the number of processes that are started must be the same number; "
+            "ranks "
+            "count from 0",
+        ),
+        world,
         ("world-size-mismatch", "rank-never-started"),
     ),
-}  # fmt: skip
+}

@@ -116,9 +116,15 @@ def to_module(draft: Draft) -> None:
     inside = _inside_strings(text.source)
     cut = len(text.indentation(function.lineno))
     lines = [
-        line if number in inside else line[cut:] if line[:cut].isspace() or not line.strip() else line
-        for number, line in enumerate(text.source.lines[function.lineno - 1 : function.end_lineno], function.lineno)
-    ]  # fmt: skip
+        line
+        if number in inside
+        else line[cut:]
+        if line[:cut].isspace() or not line.strip()
+        else line
+        for number, line in enumerate(
+            text.source.lines[function.lineno - 1 : function.end_lineno], function.lineno
+        )
+    ]
     if free:
         parameters = [a.arg for a in function.args.args] + free
         lines[0] = re.sub(
@@ -246,26 +252,63 @@ def join_context(draft: Draft) -> None:
 
 CURES = {
     "add-main-guard": Cure(
-        "start the processes only where the file is the script itself", ('put what starts processes under: if __name__ == "__main__":',),
-        main_guard, ("missing-main-guard",),
+        "start the processes only where the file is the script itself",
+        ('put what starts processes under: if __name__ == "__main__":',),
+        main_guard,
+        ("missing-main-guard",),
     ),
     "spawn-target-rank": Cure(
         "a worker that takes what it is given",
-        ("mp.spawn calls worker(index, *args): its first parameter is the index, and args is a tuple",), spawn_target, ("spawn-target-invalid",),
+        (
+            "mp.spawn calls worker(index, *args): its first parameter is the index, and args is a "
+            "tuple",
+        ),
+        spawn_target,
+        ("spawn-target-invalid",),
     ),
     "move-function-to-module": Cure(
         "a worker at the level of a module, where a new process can find it",
-        ("define the function at the top of a .py file and hand it what it needs in args",), to_module, ("unpicklable-object", "notebook-main"),
+        ("define the function at the top of a .py file and hand it what it needs in args",),
+        to_module,
+        ("unpicklable-object", "notebook-main"),
     ),
     "lock-from-context": Cure(
-        "a lock that holds between processes", ("make the Lock with multiprocessing, in the parent, and hand it to the workers in args",), lock, ("lock-not-shared",)
+        "a lock that holds between processes",
+        ("make the Lock with multiprocessing, in the parent, and hand it to the workers in args",),
+        lock,
+        ("lock-not-shared",),
     ),
     "spawn-not-fork": Cure(
-        "start the workers with spawn", ('use get_context("spawn"), or set_start_method("spawn") first of all under the __main__ guard',), not_fork,
+        "start the workers with spawn",
+        (
+            'use get_context("spawn"), or set_start_method("spawn") '
+            "first of all under the __main__ guard",
+        ),
+        not_fork,
         ("fork-after-cuda", "fork-with-threads"),
     ),
-    "set-start-method-once": Cure("set the start method once, or with force", ("set_start_method(..., force=True)",), method_once, ("start-method-already-set",)),
-    "no-daemon": Cure("a parent that may have children", ("start the outer process with daemon=False",), no_daemon, ("daemonic-parent",)),
-    "join-the-context": Cure("wait for the workers", ("join=True, or keep the context and join it",), join_context, ("context-dropped",)),
-    "start-the-process": Cure("start every process that is made", ("call start() on each process, and join() afterwards",), None, ("rank-never-started",)),
-}  # fmt: skip
+    "set-start-method-once": Cure(
+        "set the start method once, or with force",
+        ("set_start_method(..., force=True)",),
+        method_once,
+        ("start-method-already-set",),
+    ),
+    "no-daemon": Cure(
+        "a parent that may have children",
+        ("start the outer process with daemon=False",),
+        no_daemon,
+        ("daemonic-parent",),
+    ),
+    "join-the-context": Cure(
+        "wait for the workers",
+        ("join=True, or keep the context and join it",),
+        join_context,
+        ("context-dropped",),
+    ),
+    "start-the-process": Cure(
+        "start every process that is made",
+        ("call start() on each process, and join() afterwards",),
+        None,
+        ("rank-never-started",),
+    ),
+}

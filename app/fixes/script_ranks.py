@@ -106,15 +106,17 @@ def gloo(draft: Draft) -> None:
                 raise NoEdit
             text.replace(
                 text.place(statement),
-                f"if torch.cuda.is_available():{text.newline}{text.indentation(node.lineno)}    {code}",
+                f"if torch.cuda.is_available():{text.newline}{text.indentation(node.lineno)}    "
+                f"{code}",
             )
         elif func.endswith(".cuda") and func != "torch.cuda":
-            if node.args or node.keywords:
+            if node.args or node.keywords or not isinstance(node.func, ast.Attribute):
                 raise NoEdit
             text.replace(
                 text.place(node),
-                f'{text.source.code(node.func.value)}.to("cuda" if torch.cuda.is_available() else "cpu")',
-            )  # type: ignore[attr-defined]
+                f'{text.source.code(node.func.value)}.to("cuda" if torch.cuda.is_available() '
+                'else "cpu")',
+            )
         else:
             ids = argument(node, "device_ids")
             if ids is not None:
@@ -157,26 +159,65 @@ def location(draft: Draft) -> None:
 
 CURES = {
     "collective-for-all": Cure(
-        "every rank enters the collective", ("take the collective out of the branch on the rank; only what follows from it stays there",), for_all,
+        "every rank enters the collective",
+        (
+            "take the collective out of the branch on the rank; "
+            "only what follows from it stays there",
+        ),
+        for_all,
         ("collective-skipped", "collective-order"),
     ),
     "join-uneven-inputs": Cure(
         "ranks that run out early shadow the others",
-        ("wrap the loop: with torch.distributed.algorithms.join.Join([model]): for ...", "or give each rank the same number of batches (DistributedSampler, drop_last)"),
-        None, ("uneven-inputs",),
+        (
+            "wrap the loop: with torch.distributed.algorithms.join.Join([model]): for ...",
+            "or give each rank the same number of batches (DistributedSampler, drop_last)",
+        ),
+        None,
+        ("uneven-inputs",),
     ),
     "find-unused-parameters": Cure(
-        "DDP looks for parameters without a gradient", ("DistributedDataParallel(..., find_unused_parameters=True), or remove the layer that is not used",), unused,
-        ("unused-parameters",), "it costs time in every step; removing the layer does not",
+        "DDP looks for parameters without a gradient",
+        (
+            "DistributedDataParallel(..., "
+            "find_unused_parameters=True), or remove "
+            "the layer that is not used",
+        ),
+        unused,
+        ("unused-parameters",),
+        "it costs time in every step; removing the layer does not",
     ),
     "same-shape-for-all": Cure(
-        "the same shapes in every rank", ("make sizes from what all ranks share: compute them in rank 0 and broadcast them",), None, ("shape-mismatch",)
+        "the same shapes in every rank",
+        ("make sizes from what all ranks share: compute them in rank 0 and broadcast them",),
+        None,
+        ("shape-mismatch",),
     ),
-    "tensor-to-device": Cure("a tensor on the GPU", ("make the tensor on the rank's own GPU before it goes into the collective",), on_device, ("cpu-tensor-on-nccl",)),
-    "backend-gloo": Cure("gloo where there is no NCCL", ('init_process_group("nccl" if torch.cuda.is_available() else "gloo")',), gloo, ("nccl-not-in-build",)),
+    "tensor-to-device": Cure(
+        "a tensor on the GPU",
+        ("make the tensor on the rank's own GPU before it goes into the collective",),
+        on_device,
+        ("cpu-tensor-on-nccl",),
+    ),
+    "backend-gloo": Cure(
+        "gloo where there is no NCCL",
+        ('init_process_group("nccl" if torch.cuda.is_available() else "gloo")',),
+        gloo,
+        ("nccl-not-in-build",),
+    ),
     "gpu-by-local-rank": Cure(
-        "each rank on the GPU of its LOCAL_RANK", ('torch.cuda.set_device(int(os.environ["LOCAL_RANK"])) right after the start, and that device everywhere',),
-        by_local_rank, ("gpu-global-rank-index", "gpu-shared-by-ranks"),
+        "each rank on the GPU of its LOCAL_RANK",
+        (
+            'torch.cuda.set_device(int(os.environ["LOCAL_RANK"])) right after the '
+            "start, and that device everywhere",
+        ),
+        by_local_rank,
+        ("gpu-global-rank-index", "gpu-shared-by-ranks"),
     ),
-    "map-location": Cure("load on the CPU first", ('torch.load(..., map_location="cpu")',), location, ("gpu-map-location",)),
-}  # fmt: skip
+    "map-location": Cure(
+        "load on the CPU first",
+        ('torch.load(..., map_location="cpu")',),
+        location,
+        ("gpu-map-location",),
+    ),
+}

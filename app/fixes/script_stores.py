@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import Any
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
 from ddp_assist.app.fixes.script_meeting import append_argument, argument
@@ -40,15 +41,15 @@ def one_host(draft: Draft) -> None:
 
 def set_get(draft: Draft) -> None:
     """Every misuse of the same file at once: one leads to the next."""
-    kinds: dict[str, list[dict[str, object]]] = {}
+    kinds: dict[str, list[dict[str, Any]]] = {}
     for finding in draft.alike:
         kinds.setdefault(str(finding.data.get("kind")), []).append(dict(finding.data))
     text = draft.text
     for data in kinds.get("module", []):
-        text.replace(data["value_span"], f"dist.{data['name']}")  # type: ignore[arg-type]
+        text.replace(data["value_span"], f"dist.{data['name']}")
         text.add_import("import torch.distributed as dist")
     for data in kinds.get("size", []):
-        text.replace(data["value_span"], "None")  # type: ignore[arg-type]
+        text.replace(data["value_span"], "None")
     for data in kinds.get("method", []):
         _method(text, data)
     tensors: set[str] = set()
@@ -61,10 +62,10 @@ def set_get(draft: Draft) -> None:
     _loads(text, tensors)
 
 
-def _method(text: Text, data: dict[str, object]) -> None:
+def _method(text: Text, data: dict[str, Any]) -> None:
     place = [data[k] for k in ("line", "col", "end_line", "end_col")]
-    call = text.node_at(place, ast.Call)  # type: ignore[arg-type]
-    statement = text.statement_at(place[0])  # type: ignore[arg-type]
+    call = text.node_at(place, ast.Call)
+    statement = text.statement_at(place[0])
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
         raise NoEdit
     owner = text.source.code(call.func.value)
@@ -81,26 +82,26 @@ def _method(text: Text, data: dict[str, object]) -> None:
         raise NoEdit
 
 
-def _value(text: Text, data: dict[str, object]) -> set[str]:
+def _value(text: Text, data: dict[str, Any]) -> set[str]:
     place = data["value_span"]
-    code = text.get(place)  # type: ignore[arg-type]
+    code = text.get(place)
     what = str(data["value"])
     if what == "a tensor":
         text.add_import("import json")
-        text.replace(place, f"json.dumps({code}.tolist())")  # type: ignore[arg-type]
+        text.replace(place, f"json.dumps({code}.tolist())")
         return {_key_before(text, data)}
     if what in ("a dict", "a list", "a tuple", "a list or tuple"):
         text.add_import("import json")
-        text.replace(place, f"json.dumps({code})")  # type: ignore[arg-type]
+        text.replace(place, f"json.dumps({code})")
     elif what in ("an array",):
         raise NoEdit
     else:
-        text.replace(place, f"str({code})")  # type: ignore[arg-type]
+        text.replace(place, f"str({code})")
     return set()
 
 
-def _key_before(text: Text, data: dict[str, object]) -> str:
-    call = text.node_at([data[k] for k in ("line", "col", "end_line", "end_col")], ast.Call)  # type: ignore[misc]
+def _key_before(text: Text, data: dict[str, Any]) -> str:
+    call = text.node_at([data[k] for k in ("line", "col", "end_line", "end_col")], ast.Call)
     return text.source.code(call.args[0]) if isinstance(call, ast.Call) and call.args else ""
 
 
@@ -114,17 +115,15 @@ def _loads(text: Text, keys: set[str]) -> None:
             and isinstance(node.func, ast.Attribute)
             and node.func.attr == "get"
             and node.args
+            and text.source.code(node.args[0]) in keys
         ):
-            if text.source.code(node.args[0]) in keys:
-                text.replace(
-                    text.place(node), f"torch.tensor(json.loads({text.source.code(node)}))"
-                )
-                text.add_import("import torch")
+            text.replace(text.place(node), f"torch.tensor(json.loads({text.source.code(node)}))")
+            text.add_import("import torch")
 
 
-def _numbers(text: Text, data: dict[str, object], tensors: set[str]) -> None:
+def _numbers(text: Text, data: dict[str, Any], tensors: set[str]) -> None:
     place = [data[k] for k in ("line", "col", "end_line", "end_col")]
-    node = text.node_at(place, (ast.BinOp, ast.Compare))  # type: ignore[arg-type]
+    node = text.node_at(place, (ast.BinOp, ast.Compare))
     for inner in ast.walk(node or ast.Pass()):
         if (
             isinstance(inner, ast.Call)
@@ -155,20 +154,20 @@ def _items(text: Text) -> None:
     counters = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.AugAssign) and node.target in parts:
-            counters.add(ast.unparse(node.target.slice))  # type: ignore[union-attr]
+            counters.add(ast.unparse(node.target.slice))
         elif (
             isinstance(node, ast.Assign)
             and node.targets[0] in parts
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, int)
         ):
-            counters.add(ast.unparse(node.targets[0].slice))  # type: ignore[attr-defined]
+            counters.add(ast.unparse(node.targets[0].slice))
     done: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and node.targets[0] in parts:
             target = node.targets[0]
             done.add(target)
-            owner, key = text.source.code(target.value), text.source.code(target.slice)  # type: ignore[attr-defined]
+            owner, key = text.source.code(target.value), text.source.code(target.slice)
             plain = isinstance(node.value, ast.Constant) and isinstance(
                 node.value.value, str | bytes
             )
@@ -180,7 +179,7 @@ def _items(text: Text) -> None:
             if not isinstance(node.op, ast.Add | ast.Sub):
                 raise NoEdit
             done.add(node.target)
-            owner, key = text.source.code(node.target.value), text.source.code(node.target.slice)  # type: ignore[union-attr]
+            owner, key = text.source.code(node.target.value), text.source.code(node.target.slice)
             sign = "-" if isinstance(node.op, ast.Sub) else ""
             text.replace(
                 text.place(node), f"{owner}.add({key}, {sign}{text.source.code(node.value)})"
@@ -242,7 +241,8 @@ def own_client(draft: Draft) -> None:
     maker = text.source.code(made.func)
     text.insert(
         first.lineno,
-        f"{text.indentation(first.lineno)}{name} = {maker}({data['host']}, {name}_port, is_master=False)",
+        f"{text.indentation(first.lineno)}{name} = {maker}({data['host']}, {name}_port, "
+        "is_master=False)",
     )
     if (
         argument(made, "world_size", 2) is not None
@@ -253,30 +253,51 @@ def own_client(draft: Draft) -> None:
 
 CURES = {
     "one-store-host": Cure(
-        "exactly one rank hosts the store", ("is_master=True in one process, False in all others: is_master=(rank == 0)",), one_host,
+        "exactly one rank hosts the store",
+        ("is_master=True in one process, False in all others: is_master=(rank == 0)",),
+        one_host,
         ("store-hosted-twice", "store-not-hosted"),
     ),
     "store-set-get": Cure(
         "the store's own words: set, get, add, with text or bytes",
-        ("store.set(key, text), store.get(key) (gives bytes and waits), store.add(key, n) for a counter; tensors as text or bytes",), set_get,
+        (
+            "store.set(key, text), store.get(key) (gives bytes and waits), store.add(key, n) for a "
+            "counter; tensors as text or bytes",
+        ),
+        set_get,
         ("store-misused",),
     ),
     "key-per-rank": Cure(
         "one key for each rank, or a collective",
         (
-            'store.set(f"value/{rank}", text) in each rank, and read all of them: get() waits for a key',
-            "or leave the arithmetic to dist.all_reduce; for a counter, store.add(key, 1) is one step",
+            'store.set(f"value/{rank}", text) in each rank, and read all of them: get() waits '
+            "for a key",
+            "or leave the arithmetic to dist.all_reduce; for a counter, store.add(key, 1) is one "
+            "step",
         ),
-        None, ("store-race",),
+        None,
+        ("store-race",),
     ),
     "store-client-per-process": Cure(
-        "each process opens its own client of the store", ("hand over host and port, and in the worker: dist.TCPStore(host, port, is_master=False)",),
-        own_client, ("store-object-shared",),
+        "each process opens its own client of the store",
+        ("hand over host and port, and in the worker: dist.TCPStore(host, port, is_master=False)",),
+        own_client,
+        ("store-object-shared",),
     ),
     "set-the-key": Cure(
-        "set what is waited for", ("store.set or store.add the key in some rank before the others wait for it, or correct its spelling",), None, ("store-key-never-set",)
+        "set what is waited for",
+        (
+            "store.set or store.add the key in some rank before the "
+            "others wait for it, or "
+            "correct its spelling",
+        ),
+        None,
+        ("store-key-never-set",),
     ),
     "host-leaves-last": Cure(
-        "the host leaves last", ("let each rank store.add(\"done\", 1) at its end, and the host wait until all have",), None, ("store-left-early",)
+        "the host leaves last",
+        ('let each rank store.add("done", 1) at its end, and the host wait until all have',),
+        None,
+        ("store-left-early",),
     ),
-}  # fmt: skip
+}

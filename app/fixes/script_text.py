@@ -1,4 +1,4 @@
-"""A script as text that is being corrected: spans replaced, lines put in, everything else as it was."""
+"""A script's text while it is corrected: spans replaced, lines put in, all else as it was."""
 
 from __future__ import annotations
 
@@ -140,9 +140,9 @@ class Text:
         """The innermost statement that holds a line."""
         found: ast.stmt | None = None
         for node in ast.walk(self.source.tree) if self.source.tree is not None else ():
-            if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
-                if found is None or node.lineno >= found.lineno:
-                    found = node
+            holds = isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
+            if isinstance(node, ast.stmt) and holds:
+                found = node if found is None or node.lineno >= found.lineno else found
         return found
 
 
@@ -150,7 +150,9 @@ def _inside_strings(source: Source) -> set[int]:
     """Lines that begin inside a text of several lines."""
     lines: set[int] = set()
     for node in ast.walk(source.tree) if source.tree is not None else ():
-        if isinstance(node, ast.Constant | ast.JoinedStr) and (node.end_lineno or 0) > node.lineno:
-            if isinstance(node, ast.JoinedStr) or isinstance(node.value, str | bytes):
-                lines |= set(range(node.lineno + 1, (node.end_lineno or 0) + 1))
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
+        if isinstance(node, ast.Constant | ast.JoinedStr) and (
+            text or not isinstance(node, ast.Constant)
+        ):
+            lines |= set(range(node.lineno + 1, (node.end_lineno or 0) + 1))
     return lines

@@ -12,13 +12,25 @@ from ddp_assist.probes.script import known
 from ddp_assist.probes.script.evaluate import Evaluator, cast, ends, is_free_port, is_random, quiet
 from ddp_assist.probes.script.value import UNKNOWN, Call, Class, Function, Instance, Value, union
 
+_ITSELF: Final = ("cuda", "to", "cpu", "float", "half", "double", "train", "eval")
+"""Methods of a module that give back the module."""
 Args = list[Value]
 Kwargs = Mapping[str, Value]
 _SPAWNS: Final = (
     "torch.multiprocessing.spawn",
     "torch.multiprocessing.start_processes",
 )
-_MAPS: Final = ("map", "imap", "imap_unordered", "map_async", "starmap", "starmap_async", "apply", "apply_async", "submit")  # fmt: skip
+_MAPS: Final = (
+    "map",
+    "imap",
+    "imap_unordered",
+    "map_async",
+    "starmap",
+    "starmap_async",
+    "apply",
+    "apply_async",
+    "submit",
+)
 
 
 def called(
@@ -178,21 +190,8 @@ def _method(
                 evaluate._bound(run, receiver),
                 [],
             )
-    if name in (
-        "cuda",
-        "to",
-        "cpu",
-        "float",
-        "half",
-        "train",
-        "eval",
-        "double",
-        "detach",
-        "clone",
-        "requires_grad_",
-    ):
-        if name == "train" or name == "eval" or isinstance(receiver.target, Instance):
-            return receiver
+    if name in _ITSELF and isinstance(receiver.target, Instance):
+        return receiver
     return None
 
 
@@ -384,9 +383,9 @@ def _cast(name: str) -> Special:
 
 def _range(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     of = union(args)
-    numbers = [a.number for a in args]
+    numbers = [n for a in args if (n := a.number) is not None]
     count = None
-    if args and all(isinstance(n, int) for n in numbers):
+    if args and len(numbers) == len(args):
         found = quiet(lambda: len(range(*numbers)))
         count = found if isinstance(found, int) else None
     return Value(of=of | ({"shard"} if "rank" in of else frozenset()), kind="range()", count=count)
@@ -444,12 +443,21 @@ _SPECIAL: Final[dict[str, Special]] = {
     "dotenv.load_dotenv": _dotenv,
     "torch.multiprocessing.set_start_method": _start_method,
     "multiprocessing.set_start_method": _start_method,
-    "int": _cast("int"), "str": _cast("str"), "float": _cast("float"), "bool": _cast("bool"),
-    "range": _range, "len": _length,
-    "list": _same, "tuple": _same, "sorted": _same, "reversed": _same, "iter": _same, "tqdm.tqdm": _same,
+    "int": _cast("int"),
+    "str": _cast("str"),
+    "float": _cast("float"),
+    "bool": _cast("bool"),
+    "range": _range,
+    "len": _length,
+    "list": _same,
+    "tuple": _same,
+    "sorted": _same,
+    "reversed": _same,
+    "iter": _same,
+    "tqdm.tqdm": _same,
     "threading.Thread": _thread,
     "functools.partial": _partial,
     "torch.cuda.device_count": _gpus,
     "torch.cuda.is_available": _cuda,
     "torch.distributed.is_nccl_available": _cuda,
-}  # fmt: skip
+}

@@ -6,13 +6,33 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, Weight, unknown
-from ddp_assist.probes.script import children, code, meeting, ranks, stores
+from ddp_assist.probes.script import (
+    children,
+    code,
+    devices,
+    forks,
+    groups,
+    meeting,
+    ranks,
+    store_use,
+    stores,
+)
 from ddp_assist.probes.script.facts import ScriptFacts, read_facts, script_of
 from ddp_assist.probes.script.read import ScriptError
 
 Check = Callable[[ScriptFacts], Iterable[Finding]]
 CHECKS: tuple[Check, ...] = tuple(
-    chain(code.CHECKS, meeting.CHECKS, stores.CHECKS, children.CHECKS, ranks.CHECKS)
+    chain(
+        code.CHECKS,
+        meeting.CHECKS,
+        groups.CHECKS,
+        stores.CHECKS,
+        store_use.CHECKS,
+        children.CHECKS,
+        forks.CHECKS,
+        ranks.CHECKS,
+        devices.CHECKS,
+    )
 )
 
 _BAD = [
@@ -95,6 +115,12 @@ def look(target: Target) -> Iterator[Finding]:
         return
     try:
         facts = read_facts(target, script)
+        seen = list(findings(facts))
+    except RecursionError:
+        yield unknown(
+            "script", f"{script.name} is nested too deeply to be followed", file=str(script)
+        )
+        return
     except ScriptError as error:
         yield unknown(
             "script",
@@ -103,7 +129,6 @@ def look(target: Target) -> Iterator[Finding]:
             file=str(script),
         )
         return
-    seen = list(findings(facts))
     yield from seen
     if not any(OUTCOMES[f.outcome] == "bad" for f in seen):
         yield Finding(

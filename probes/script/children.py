@@ -1,4 +1,4 @@
-"""Mistakes in how a script starts processes: guards, targets, pickling, locks, forks."""
+"""Mistakes in how a script starts processes: guards, targets, what can be pickled."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import re
 from collections.abc import Iterator
 
 from ddp_assist.probes.model import Finding
-from ddp_assist.probes.script.facts import Gang, ScriptFacts
+from ddp_assist.probes.script.facts import ScriptFacts
 from ddp_assist.probes.script.known import is_process
 from ddp_assist.probes.script.spots import at, place, spot
-from ddp_assist.probes.script.value import Call, Class, Function, Instance, Process, Value
+from ddp_assist.probes.script.value import Call, Class, Function, Process, Value
 
-_LOCKS = ("threading.Lock()", "threading.RLock()", "threading.Semaphore()", "threading.BoundedSemaphore()",
-          "threading.Condition()", "threading.Event()")  # fmt: skip
+_LOCKS = (
+    "threading.Lock()",
+    "threading.RLock()",
+    "threading.Semaphore()",
+    "threading.BoundedSemaphore()",
+    "threading.Condition()",
+    "threading.Event()",
+)
 _SPAWNS = ("torch.multiprocessing.spawn", "torch.multiprocessing.start_processes")
 
 
@@ -24,7 +30,7 @@ def starts(facts: ScriptFacts) -> list[tuple[Call, Process | None]]:
     return [(c, made.get(id(c.node))) for c in calls]
 
 
-def _method(facts: ScriptFacts, call: Call, process: Process | None) -> str:
+def started_by(facts: ScriptFacts, call: Call, process: Process | None) -> str:
     """How the process is started: the method named, else what this Python does on Linux."""
     if process is not None:
         return "fork" if process.method == "default" else process.method
@@ -37,7 +43,7 @@ def guard(facts: ScriptFacts) -> Iterator[Finding]:
     for call, process in starts(facts):
         if call.process.number or call.guarded or call.stray:
             continue
-        if _method(facts, call, process) not in ("spawn", "forkserver"):
+        if started_by(facts, call, process) not in ("spawn", "forkserver"):
             continue
         if call.stack and not isinstance(call.stack[0], ast.Call):
             continue
@@ -51,8 +57,15 @@ def guard(facts: ScriptFacts) -> Iterator[Finding]:
         if statement is None:
             continue
         name = call.name.rpartition(".")[2]
-        yield spot("missing-main-guard", sentence, source, outer, what=name, statement=place(source, statement),
-                   block=place(source, _first_of_block(source.tree, statement)))  # fmt: skip
+        yield spot(
+            "missing-main-guard",
+            sentence,
+            source,
+            outer,
+            what=name,
+            statement=place(source, statement),
+            block=place(source, _first_of_block(source.tree, statement)),
+        )
         return
 
 
@@ -65,7 +78,7 @@ def _statement(tree: ast.Module | None, node: ast.AST) -> ast.stmt | None:
 
 
 def _first_of_block(tree: ast.Module | None, statement: ast.stmt) -> ast.stmt:
-    """The first of the statements that belong with it: those after the last definition or import."""
+    """The first of the statements with it: those after the last definition or import."""
     first = statement
     plain = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
     for earlier in reversed(
@@ -88,7 +101,10 @@ def target(facts: ScriptFacts) -> Iterator[Finding]:
         args_node = call.node_of("args", 1 if spawned else 3)
         given = call.get("args", 1 if spawned else 3)
         if isinstance(fn_node, ast.Call) and fn is not None and fn.known and fn.const is None:
-            sentence = "the function is called here, and its answer, None, is given to be run; name the function and put its arguments into args=(...)"
+            sentence = (
+                "the function is called here, and its answer, None, is given to be run; "
+                "name the function and put its arguments into args=(...)"
+            )
             yield at(
                 call,
                 "spawn-target-invalid",
@@ -98,7 +114,10 @@ def target(facts: ScriptFacts) -> Iterator[Finding]:
             )
             return
         if args_node is not None and given is not None and _no_tuple(args_node, given):
-            sentence = f"args={call.source.code(args_node)} is no tuple; one argument needs a comma: args=({call.source.code(args_node)},)"
+            sentence = (
+                f"args={call.source.code(args_node)} is no tuple; one argument needs a "
+                f"comma: args=({call.source.code(args_node)},)"
+            )
             yield at(
                 call,
                 "spawn-target-invalid",
@@ -125,10 +144,16 @@ def target(facts: ScriptFacts) -> Iterator[Finding]:
             )
             sentence = f"{function.name} {problem}; {what}"
             yield at(
-                call, "spawn-target-invalid", sentence, kind="arity", function=function.name, spawned=spawned,
-                function_file=str(function.source.path), function_span=place(function.source, function.node),
+                call,
+                "spawn-target-invalid",
+                sentence,
+                kind="arity",
+                function=function.name,
+                spawned=spawned,
+                function_file=str(function.source.path),
+                function_span=place(function.source, function.node),
                 given=count,
-            )  # fmt: skip
+            )
             return
 
 
@@ -175,7 +200,7 @@ def _static(node: ast.AST) -> bool:
 
 def pickling(facts: ScriptFacts) -> Iterator[Finding]:
     for call, process in starts(facts):
-        method = _method(facts, call, process)
+        method = started_by(facts, call, process)
         if method not in ("spawn", "forkserver"):
             continue
         spawned = call.name in _SPAWNS
@@ -191,18 +216,36 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
                 if fn.kind == "lambda"
                 else f"{fn.target.name}, a function defined inside another,"
             )
-            sentence = f"{what} is handed to a new process and can't be pickled; define it at the level of the module"
-            yield at(call, "unpicklable-object", sentence, kind="function", name=fn.target.name, method=method,
-                     function_file=str(fn.target.source.path), function_span=place(fn.target.source, fn.target.node),
-                     value_span=place(call.source, node or call.node))  # fmt: skip
+            sentence = (
+                f"{what} is handed to a new process and can't be pickled; define it at "
+                "the level of the module"
+            )
+            yield at(
+                call,
+                "unpicklable-object",
+                sentence,
+                kind="function",
+                name=fn.target.name,
+                method=method,
+                function_file=str(fn.target.source.path),
+                function_span=place(fn.target.source, fn.target.node),
+                value_span=place(call.source, node or call.node),
+            )
             return
         given = call.get("args", 1 if spawned else 3)
         for item in (given.items or []) if given is not None else []:
             what = _unpicklable(item)
             if what:
                 sentence = f"{what} is handed to a new process in args and can't be pickled"
-                yield at(call, "unpicklable-object", sentence, kind="argument", what=what, method=method,
-                         **_made_at(item))  # fmt: skip
+                yield at(
+                    call,
+                    "unpicklable-object",
+                    sentence,
+                    kind="argument",
+                    what=what,
+                    method=method,
+                    **_made_at(item),
+                )
                 return
     for call in facts.calls("torch.utils.data.DataLoader"):
         context = call.get("multiprocessing_context")
@@ -265,367 +308,14 @@ def notebook(facts: ScriptFacts) -> Iterator[Finding]:
         if (
             function is not None
             and function.source is facts.source
-            and _method(facts, call, process) != "fork"
+            and started_by(facts, call, process) != "fork"
         ):
             sentence = (
-                f"{function.name} only lives in this notebook: a spawned process can't import it; move it "
+                f"{function.name} only lives in this notebook: a spawned process can't import "
+                "it; move it "
                 "to a .py file beside the notebook"
             )
             yield at(call, "notebook-main", sentence, name=function.name)
-            return
-
-
-def locks(facts: ScriptFacts) -> Iterator[Finding]:
-    """A threading lock that is meant to hold between processes."""
-    threads = (
-        any(c.name == "threading.Thread" for c in facts.traces[0].calls)
-        or "ThreadPool" in facts.source.text
-    )
-    for gang in facts.gangs:
-        if not gang.process.number:
-            continue
-        method = "fork" if gang.process.method == "default" else gang.process.method
-        call = gang.process.call
-        given = (
-            call.get("args", 1 if gang.process.via == "spawn" else 3) if call is not None else None
-        )
-        passed = [
-            i for i in ((given.items or []) if given is not None else []) if i.kind in _LOCKS[:4]
-        ]
-        used = [c for c in gang.streams[0] if _takes(c) and c.receiver is not None]
-        for value, where in [*((p, call) for p in passed), *((u.receiver, u) for u in used)]:
-            if value is None or where is None or value.call is None:
-                continue
-            other = value.call.process.number != gang.process.number
-            if (
-                not other
-                or (value not in passed and threads)
-                or (value in passed and method != "fork")
-            ):
-                continue
-            if value not in passed and not _is_shared_work(gang):
-                continue
-            name = value.kind[:-2]
-            sentence = (
-                f"a {name} only holds between the threads of one process: every worker process has its "
-                "own copy of it; use the Lock of multiprocessing and hand it to the workers"
-            )
-            made = value.call
-            yield at(where, "lock-not-shared", sentence, lock=name, made_file=str(made.source.path),
-                     made_span=place(made.source, made.node), made_line=made.source.line(getattr(made.node, "lineno", 1)),
-                     function_span=place(gang.process.function.source, gang.process.function.node) if gang.process.function else None,
-                     start_span=place(call.source, call.node) if call is not None else None, method=method)  # fmt: skip
-            return
-    yield from _not_shared_tensor(facts)
-
-
-def _takes(call: Call) -> bool:
-    return (
-        call.receiver is not None
-        and call.receiver.kind in _LOCKS[:4]
-        and call.name.endswith((".__enter__", ".acquire"))
-    )
-
-
-def _is_shared_work(gang: Gang) -> bool:
-    """Whether there is more than one of these processes: one alone needs no lock between processes."""
-    return gang.many is not False
-
-
-def _not_shared_tensor(facts: ScriptFacts) -> Iterator[Finding]:
-    """A module-level tensor that the workers change and the parent reads afterwards."""
-    main = facts.main.streams[0]
-    for gang in facts.gangs:
-        call = gang.process.call
-        if not gang.process.number or call is None or call not in main:
-            continue
-        after = main[main.index(call) + 1 :]
-        for change in gang.streams[0]:
-            value = change.receiver
-            inplace = change.name.endswith((".__setitem__", ".__iadd__")) or re.search(
-                r"\.[a-z_]+[a-z]_$", change.name
-            )
-            if (
-                value is None
-                or value.call is None
-                or not inplace
-                or not value.kind.startswith("torch.")
-            ):
-                continue
-            if value.call.process.number or "share_memory" in value.kind or not value.call.top:
-                continue
-            if any(
-                c.name.endswith("share_memory_")
-                and c.receiver is not None
-                and c.receiver.call is value.call
-                for c in main
-            ):
-                continue
-            if any(item.call is value.call for item in _args(call)):
-                continue  # torch's own pickling shares a tensor that is handed over
-            if any(c.receiver is not None and c.receiver.call is value.call for c in after):
-                sentence = "the workers change a copy of this tensor: what a module holds is not shared between processes"
-                yield at(change, "lock-not-shared", sentence, tensor=True)
-                return
-
-
-def _args(call: Call) -> list[Value]:
-    given = call.get("args", 1 if call.name in _SPAWNS else 3)
-    return list(given.items or []) if given is not None else []
-
-
-def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
-    main = facts.main.streams[0]
-    for gang in facts.gangs:
-        call = gang.process.call
-        if not gang.process.number or call is None or call not in main:
-            continue
-        method = "fork" if gang.process.method == "default" else gang.process.method
-        if method != "fork":
-            continue
-        before = [c for c in main[: main.index(call)] if uses_cuda(c)]
-        if before and any(uses_cuda(c) for c in gang.streams[0]):
-            where = before[0].source.where(getattr(before[0].node, "lineno", 1))
-            sentence = f"the workers are forked after CUDA was used in {where}: a forked process can't use CUDA again; start them with spawn"
-            yield at(call, "fork-after-cuda", sentence, cuda=where, value_span=_context(call))
-            return
-    for call in facts.calls("torch.utils.data.DataLoader"):
-        workers = facts.value_of(call.get("num_workers", 5))
-        dataset = call.get("dataset", 0)
-        held = dataset.target if dataset is not None else None
-        owner = held.owner if isinstance(held, Instance) else None
-        if (
-            not isinstance(workers, int)
-            or workers < 1
-            or not isinstance(owner, Class)
-            or call.get("multiprocessing_context")
-        ):
-            continue
-        item = owner.find("__getitem__")
-        if item is None or not isinstance(item.target, Function):
-            continue
-        inner = item.target.node
-        for other in facts.traces[0].calls:
-            if other.stack and other.stack[-1] is inner and uses_cuda(other):
-                sentence = "the DataLoader's workers are forked, and __getitem__ uses CUDA in them; move the batch to the GPU in the loop"
-                yield at(other, "fork-after-cuda", sentence, loader=True)
-                return
-
-
-def uses_cuda(call: Call) -> bool:
-    """Whether this call makes a CUDA context."""
-    if call.name.endswith(".cuda") and call.name != "torch.cuda":
-        return True
-    if call.name.startswith("torch.cuda.") and call.name.rpartition(".")[2] in (
-        "set_device", "init", "current_device", "synchronize", "empty_cache", "mem_get_info", "get_device_properties", "manual_seed_all",
-    ):  # fmt: skip
-        return call.name.rpartition(".")[2] != "manual_seed_all"
-    values = [call.get("device"), *(call.args if call.name.endswith(".to") else ())]
-    return any(
-        v is not None and (v.text.startswith("cuda") or v.kind == "torch.device()" and _is_cuda(v))
-        for v in values
-    )
-
-
-def _is_cuda(value: Value) -> bool:
-    return (
-        value.call is not None
-        and bool(value.call.args)
-        and value.call.args[0].text.startswith("cuda")
-    )
-
-
-def _context(call: Call) -> list[int] | None:
-    """Where get_context("fork") names the way a process is started."""
-    context = call.receiver.call if call.receiver is not None else None
-    node = context.node_of("method", 0) if context is not None else None
-    return place(context.source, node) if context is not None and node is not None else None
-
-
-def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:
-    main = facts.traces[0].calls
-    thread = next(
-        (
-            i
-            for i, c in enumerate(main)
-            if c.name == "threading.Thread" and not c.process.number and not c.stray
-        ),
-        None,
-    )
-    if thread is None:
-        return
-    held = {id(c.receiver.call) for c in main if c.thread and _takes(c) and c.receiver is not None}
-    for gang in facts.gangs:
-        call = gang.process.call
-        if not gang.process.number or call is None or call not in main or main.index(call) < thread:
-            continue
-        if ("fork" if gang.process.method == "default" else gang.process.method) != "fork":
-            continue
-        wants = [
-            c
-            for c in gang.streams[0]
-            if _takes(c) and c.receiver is not None and id(c.receiver.call) in held
-        ]
-        started = any(c.name == "threading.Thread().start" for c in main[: main.index(call)])
-        span = _context(call)
-        if wants and started:
-            sentence = "the workers are forked while a thread of the parent may hold a lock that they take: in them it stays locked for ever"
-            yield at(
-                call,
-                "fork-with-threads",
-                sentence,
-                lock=wants[0].source.where(getattr(wants[0].node, "lineno", 1)),
-                value_span=span,
-            )
-        elif started:
-            yield at(
-                call,
-                "fork-with-threads-maybe",
-                "the workers are forked while the parent has other threads; what those hold stays locked in the workers",
-                value_span=span,
-            )
-        return
-
-
-def start_method(facts: ScriptFacts) -> Iterator[Finding]:
-    stream = [c for c in facts.main.streams[0] if not c.stray and not c.handler]
-    fixed: Call | None = None
-    for call in stream:
-        name = call.name.rpartition(".")[2]
-        ours = (
-            call.name.startswith(("multiprocessing.", "torch.multiprocessing."))
-            and "()" not in call.name
-        )
-        if not ours:
-            continue
-        if name == "set_start_method":
-            force = call.get("force", 1)
-            if force is not None and force.const is not False:
-                fixed = None
-                continue
-            if (
-                fixed is not None
-                and not call.tries
-                and not fixed.excludes(call)
-                and not call.depends("main-guard")
-            ):
-                where = fixed.source.where(getattr(fixed.node, "lineno", 1))
-                sentence = f"the start method is set here, but {where} has already fixed it; set it once, first of all, or with force=True"
-                yield at(
-                    call,
-                    "start-method-already-set",
-                    sentence,
-                    first=where,
-                    insert=place(call.source, call.node),
-                )
-                return
-            fixed = call
-        elif name in (
-            "Process",
-            "Queue",
-            "Lock",
-            "Pool",
-            "Manager",
-            "Value",
-            "Array",
-            "Event",
-            "Barrier",
-            "SimpleQueue",
-            "RLock",
-            "Semaphore",
-            "JoinableQueue",
-            "Pipe",
-        ):
-            fixed = fixed or (call if name != "Pipe" else None)
-    for call in stream:
-        if (
-            not call.name.endswith("set_start_method")
-            or call.guarded
-            or not call.top
-            or call.tests
-            or call.tries
-        ):
-            continue
-        force = call.get("force", 1)
-        spawns = [c for c, p in starts(facts) if _method(facts, c, p) in ("spawn", "forkserver")]
-        if (
-            spawns
-            and not (force is not None and force.const is True)
-            and call.source is facts.source
-            and not call.source.notebook
-        ):
-            sentence = "set_start_method runs again in every spawned child, which imports this file, and fails there; put it under the __main__ guard"
-            yield at(
-                call, "start-method-already-set", sentence, insert=place(call.source, call.node)
-            )
-            return
-
-
-def daemonic(facts: ScriptFacts) -> Iterator[Finding]:
-    text_daemon = {
-        id(c.receiver.call)
-        for c in facts.traces[0].calls
-        if c.name.endswith(".daemon=")
-        and c.receiver is not None
-        and c.receiver.call is not None
-        and c.args
-        and c.args[0].const is True
-    }
-    for gang in facts.gangs:
-        call = gang.process.call
-        if call is None:
-            continue
-        flag = call.get("daemon")
-        if gang.process.via == "spawn":
-            flag = call.get("daemon", 4)
-        is_daemon = (
-            (flag is not None and flag.const is True)
-            or id(call) in text_daemon
-            or gang.process.via == "pool"
-            and "Executor" not in call.name
-        )
-        if not is_daemon:
-            continue
-        for inner in gang.streams[0]:
-            workers = (
-                facts.value_of(inner.get("num_workers", 5))
-                if inner.name == "torch.utils.data.DataLoader"
-                else 0
-            )
-            if (
-                inner.name in _SPAWNS
-                or is_process(inner.name)
-                or (isinstance(workers, int) and workers > 0)
-            ):
-                what = "DataLoader workers" if inner.name.endswith("DataLoader") else "processes"
-                sentence = (
-                    f"{what} are started here inside a daemonic process, which may have no children"
-                )
-                yield at(
-                    inner,
-                    "daemonic-parent",
-                    sentence,
-                    daemon_span=place(call.source, call.node),
-                    daemon_file=str(call.source.path),
-                )
-                return
-
-
-def dropped(facts: ScriptFacts) -> Iterator[Finding]:
-    calls = facts.traces[0].calls
-    for call in calls:
-        wait = call.get("join", 3) if call.name in _SPAWNS else None
-        if wait is None or wait.const is not False or call.stray:
-            continue
-        joined = [
-            c
-            for c in calls
-            if c.receiver is not None and c.receiver.call is call or c.name == f"{call.name}().join"
-        ]
-        if not joined and not re.search(r"\.join\(|\.processes", facts.source.text):
-            node = call.node_of("join", 3) or call.node
-            sentence = "join=False gives back a context that nobody keeps or joins: the parent may end before its workers are up"
-            yield at(call, "context-dropped", sentence, value_span=place(call.source, node))
             return
 
 
@@ -647,11 +337,5 @@ CHECKS = (
     target,
     pickling,
     notebook,
-    locks,
-    fork_cuda,
-    fork_threads,
-    start_method,
-    daemonic,
-    dropped,
     never_started,
 )

@@ -1,4 +1,4 @@
-"""Mistakes of plain Python that end a distributed job: names, syntax, shadowed modules, swallowed errors."""
+"""Plain Python mistakes that end a job: names, syntax, shadowed modules, swallowed errors."""
 
 from __future__ import annotations
 
@@ -49,9 +49,14 @@ def names(facts: ScriptFacts) -> Iterator[Finding]:
                 )
             outcome = "name-missing-in-script" if reached else "name-missing-in-script-maybe"
             yield spot(
-                outcome, sentence, source, missing.node, kind="name", name=missing.name,
+                outcome,
+                sentence,
+                source,
+                missing.node,
+                kind="name",
+                name=missing.name,
                 add=statement_for(missing.name) if meant else None,
-            )  # fmt: skip
+            )
 
 
 def _unseen(facts: ScriptFacts, function: ast.AST) -> bool:
@@ -86,7 +91,10 @@ def shadowed(facts: ScriptFacts) -> Iterator[Finding]:
     for path in shadows(facts.source.path.parent, set(facts.imports)):
         if "site-packages" in path.parts:
             continue
-        sentence = f"{path.name} beside the script is found before the module {path.stem} that torch or the script imports; rename it"
+        sentence = (
+            f"{path.name} beside the script is found before the module {path.stem} that "
+            "torch or the script imports; rename it"
+        )
         evidence = Evidence(str(path), (), ("ls", str(path.parent)))
         data = {
             "file": str(path),
@@ -112,18 +120,28 @@ def masked(facts: ScriptFacts) -> Iterator[Finding]:
             swallows = [h for h in statement.handlers if _swallows(h)]
             if begins and swallows:
                 sentence = (
-                    "destroy_process_group runs in finally even where init_process_group failed, and the handler above swallows "
+                    "destroy_process_group runs in finally even where init_process_group failed, "
+                    "and the handler above swallows "
                     "that error: what is shown is a later one"
                 )
                 handler = swallows[0]
-                yield at(call, "error-masked", sentence, handler=place(call.source, handler),
-                         init=place(begins[0].source, begins[0].node), try_span=place(call.source, statement))  # fmt: skip
+                yield at(
+                    call,
+                    "error-masked",
+                    sentence,
+                    handler=place(call.source, handler),
+                    init=place(begins[0].source, begins[0].node),
+                    try_span=place(call.source, statement),
+                )
                 return
     for call in facts.calls(INIT):
         for statement in call.tries:
             handlers = [h for h in statement.handlers if _silent(h)]
             if handlers and not call.looped and not call.stray:
-                sentence = "the error of init_process_group is swallowed here, so that a later and other one is shown"
+                sentence = (
+                    "the error of init_process_group is swallowed here, so that a later "
+                    "and other one is shown"
+                )
                 yield spot("error-masked-maybe", sentence, call.source, handlers[0])
                 return
 
@@ -182,7 +200,10 @@ def local_rank(facts: ScriptFacts) -> Iterator[Finding]:
             "python",
             "srun",
         ):
-            sentence = f"{option.names[0]} is demanded, but {facts.launcher} does not pass it: LOCAL_RANK comes in the environment"
+            sentence = (
+                f"{option.names[0]} is demanded, but {facts.launcher} does not pass it: "
+                "LOCAL_RANK comes in the environment"
+            )
             yield at(
                 option.call,
                 "local-rank-argument",
@@ -231,10 +252,11 @@ def local_rank(facts: ScriptFacts) -> Iterator[Finding]:
 def _option_data(facts: ScriptFacts, call: Call, names: tuple[str, ...]) -> dict[str, object]:
     node = next((k for k in getattr(call.node, "keywords", []) if k.arg == "required"), None)
     return {
-        "kind": "required", "names": list(names),
+        "kind": "required",
+        "names": list(names),
         "required_span": place(call.source, node) if node is not None else None,
         "has_default": call.get("default") is not None,
-    }  # fmt: skip
+    }
 
 
 def framework(facts: ScriptFacts) -> Iterator[Finding]:
@@ -247,7 +269,10 @@ def framework(facts: ScriptFacts) -> Iterator[Finding]:
         c.name for c in facts.main.calls
     }:
         for call in facts.calls("deepspeed.initialize", "deepspeed.init_distributed", stray=False):
-            sentence = "DeepSpeed makes its process group from the variables its launcher sets; plain python sets none: start it with deepspeed or torchrun"
+            sentence = (
+                "DeepSpeed makes its process group from the variables its launcher sets; "
+                "plain python sets none: start it with deepspeed or torchrun"
+            )
             yield at(call, "framework-not-distributed", sentence, framework="deepspeed")
             return
     makers = {"accelerate": "accelerate launch", "transformers": "torchrun"}
@@ -271,7 +296,10 @@ def framework(facts: ScriptFacts) -> Iterator[Finding]:
                 and not call.stray
                 and not call.tries
             ):
-                sentence = f"{last} needs a process group, which {name} only makes under its launcher; start it with {launcher}"
+                sentence = (
+                    f"{last} needs a process group, which {name} only makes under its "
+                    f"launcher; start it with {launcher}"
+                )
                 yield at(call, "framework-not-distributed", sentence, framework=name)
                 return
 

@@ -26,14 +26,27 @@ if TYPE_CHECKING:
     from ddp_assist.probes.script.trace import Tracer
 
 _OPERATORS: Final[dict[type[ast.AST], Callable[..., Any]]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
-    ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.LShift: operator.lshift,
-    ast.RShift: operator.rshift, ast.BitAnd: operator.and_, ast.BitOr: operator.or_,
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
-    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b, ast.Is: lambda a, b: a is b,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Mod: operator.mod,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+    ast.LShift: operator.lshift,
+    ast.RShift: operator.rshift,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+    ast.Is: lambda a, b: a is b,
     ast.IsNot: lambda a, b: a is not b,
-}  # fmt: skip
+}
 _CASTS: Final[dict[str, Callable[[Any], Any]]] = {
     "int": int,
     "str": str,
@@ -363,7 +376,7 @@ class Evaluator:
         return None if "*" in environ else self.tracer.settings.present(name)
 
     def _environ(self, node: ast.AST, key: Value, default: Value | None) -> Value:
-        """What os.environ holds under a name: what the script put there, or what the launch gives."""
+        """What os.environ holds under a name: what the script or else the launch put there."""
         if not isinstance(key.const, str):
             return Value(of=frozenset({"env"}))
         name, tracer = key.const, self.tracer
@@ -420,7 +433,7 @@ class Evaluator:
         return Value(items=items[-1:], of=of | union(items), kind="list", count=count)
 
     def item_of(self, over: Value, node: ast.expr, body: Sequence[ast.AST]) -> Value:
-        """One item of what is looped over. Where processes are started in the loop it is their index."""
+        """One item of what is looped over; the index of a process where the loop starts some."""
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             if node.func.id == "range":
                 return self._index(node, over, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +13,38 @@ from typing import Final
 from ddp_assist.probes.script.read import Source
 
 _GIVEN: Final = set(dir(builtins)) | {
-    "__file__", "__name__", "__doc__", "__package__", "__spec__", "__loader__", "__builtins__",
-    "__path__", "__annotations__", "__dict__", "__class__", "__module__", "__qualname__", "WindowsError",
-    "reveal_type", "unicode", "long", "xrange", "basestring", "raw_input", "unichr", "__version__",
-    "__debug__", "get_ipython", "display", "exit", "quit", "__conditional_annotations__",
-}  # fmt: skip
+    "__file__",
+    "__name__",
+    "__doc__",
+    "__package__",
+    "__spec__",
+    "__loader__",
+    "__builtins__",
+    "__path__",
+    "__annotations__",
+    "__dict__",
+    "__class__",
+    "__module__",
+    "__qualname__",
+    "WindowsError",
+    "reveal_type",
+    "unicode",
+    "long",
+    "xrange",
+    "basestring",
+    "raw_input",
+    "unichr",
+    "__version__",
+    "__debug__",
+    "get_ipython",
+    "display",
+    "exit",
+    "quit",
+    "__conditional_annotations__",
+}
+
+
+_WRITES: Final = re.compile(r"import\s*\(?\s*\*|\b(globals|exec|vars|setattr)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +58,7 @@ class Missing:
 
 def missing_names(source: Source) -> list[Missing]:
     """Every name of the file that no scope defines, once, in the order of the text."""
-    if source.tree is None or _writes_names(source.tree):
+    if source.tree is None or (_WRITES.search(source.text) and _writes_names(source.tree)):
         return []
     try:
         table = symtable.symtable(source.text, source.path.name, "exec")
@@ -91,7 +119,7 @@ def _uses(
     function: ast.AST | None = None,
     held: frozenset[str] = frozenset(),
 ) -> Iterator[tuple[ast.Name, ast.AST | None]]:
-    """Where these names are read, leaving out annotations and what a handler of NameError catches."""
+    """Where these names are read, but for annotations and what a handler of NameError catches."""
     if isinstance(node, ast.Name):
         if node.id in names and node.id not in held and isinstance(node.ctx, ast.Load):
             yield node, function

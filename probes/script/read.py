@@ -208,7 +208,7 @@ def _notebook(path: Path, raw: bytes, name: str) -> Source:
 
 
 def _without_magics(code: str) -> list[str]:
-    """The lines of a cell; what only IPython understands becomes `pass`, so lines keep their place."""
+    """The lines of a cell; what only IPython understands becomes `pass` and keeps its place."""
     lines = code.splitlines()
     if lines and lines[0].startswith("%%"):
         return ["pass"] * len(lines)

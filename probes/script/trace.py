@@ -1,4 +1,4 @@
-"""Follows a script as one rank would run it, without running it: which calls happen, in which order.
+"""Follows a script as one rank would run it, without running it: which calls happen, in order.
 
 Where a condition is known (it only depends on the rank, say) one branch is taken, else both.
 """
@@ -92,7 +92,7 @@ class Tracer:
             for function in list(self.trace.functions):
                 if id(function.node) not in self.trace.entered and not function.local:
                     self.evaluate.call_stray(function)
-        except TooLong:
+        except (TooLong, RecursionError):
             self.trace.complete = False
         return self.trace
 
@@ -151,15 +151,31 @@ class Tracer:
         partial: bool = False,
     ) -> Call:
         call = Call(
-            name, node, self.source, tuple(args), kwargs or {}, receiver, self.process, self.path,
-            self.tests, self.guarded, self.handler > 0, self.tries, self.within, self.stack,
-            self.stray, self.thread > 0, self.looped, not self.local, partial,
-        )  # fmt: skip
+            name,
+            node,
+            self.source,
+            tuple(args),
+            kwargs or {},
+            receiver,
+            self.process,
+            self.path,
+            self.tests,
+            self.guarded,
+            self.handler > 0,
+            self.tries,
+            self.within,
+            self.stack,
+            self.stray,
+            self.thread > 0,
+            self.looped,
+            not self.local,
+            partial,
+        )
         self.trace.calls.append(call)
         return call
 
     def block(self, body: Sequence[ast.stmt]) -> str:
-        """Run statements; the answer says how they ended: return, break, continue, or not at all."""
+        """Run statements; the answer says how they ended: return, break, continue, or nothing."""
         for statement in body:
             self.step()
             do = getattr(self, f"do_{type(statement).__name__}", None)
@@ -460,16 +476,28 @@ class Tracer:
     # Children
 
     def child(
-        self, via: str, method: str, call: Call, function: Value, args: Sequence[Value],
+        self,
+        via: str,
+        method: str,
+        call: Call,
+        function: Value,
+        args: Sequence[Value],
         kwargs: Mapping[str, Value] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Follow a function in a process of its own."""
         target = function.target if isinstance(function.target, Function) else None
         self.children += 1
         kept = (
-            self.process, self.environ, self.guarded, self.path, self.tests, self.tries,
-            self.within, self.handler, self.looped,
-        )  # fmt: skip
+            self.process,
+            self.environ,
+            self.guarded,
+            self.path,
+            self.tests,
+            self.tries,
+            self.within,
+            self.handler,
+            self.looped,
+        )
         self.process = Process(self.children, via, method, call, target)
         self.environ = dict(self.environ)
         self.path, self.tests, self.tries, self.within, self.handler, self.looped = (
@@ -483,9 +511,16 @@ class Tracer:
         if target is not None and self.process.number < 40:
             self.evaluate.follow(function, args, kwargs or {}, call.node)
         (
-            self.process, self.environ, self.guarded, self.path, self.tests, self.tries,
-            self.within, self.handler, self.looped,
-        ) = kept  # fmt: skip
+            self.process,
+            self.environ,
+            self.guarded,
+            self.path,
+            self.tests,
+            self.tries,
+            self.within,
+            self.handler,
+            self.looped,
+        ) = kept
 
 
 def follow(project: Project, settings: Settings) -> Trace:

@@ -21,7 +21,7 @@ NOTHING: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """`kind` is a dotted path: `torch.distributed`, or `torch.distributed.TCPStore()` for what it made.
+    """`kind` is a dotted path: `torch.distributed`; `torch.distributed.TCPStore()` is what it made.
 
     `role` says what it is identical with (rank, local-rank, index, world-size, env:NAME, arg:name),
     `of` what it depends on. `pattern` is text with {} where a part is unknown.

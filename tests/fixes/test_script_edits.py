@@ -1,4 +1,4 @@
-"""Each correction: what it changes, that the result reads clean, and that the rest stays byte for byte."""
+"""Each correction: what it changes, that the result reads clean, that the rest stays as it is."""
 
 from __future__ import annotations
 
@@ -129,7 +129,8 @@ def test_what_else_is_wrong_is_said(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
         "import torch.distributed as dist\nimport torch.multiprocessing as mp\n\n"
-        "def f(rank, n):\n    time.sleep(1)\n    dist.init_process_group('gloo', rank=rank, world_size=n)\n\n"
+        "def f(rank, n):\n    time.sleep(1)\n"
+        "    dist.init_process_group('gloo', rank=rank, world_size=n)\n\n"
         "if __name__ == '__main__':\n    mp.spawn(f, (2,), 2)\n"
     )
     fix = fixes(Target(script=script, env={}, cwd=tmp_path), "name-missing-in-script")["add-import"]
@@ -147,7 +148,8 @@ def test_a_notebook_gets_steps_only(tmp_path: Path) -> None:
 def test_another_port_where_the_script_sets_it(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(
-        "import os\nos.environ['MASTER_PORT'] = '29511'\nADDRESS = 'tcp://127.0.0.1:29511'\nN = 129511\n"
+        "import os\nos.environ['MASTER_PORT'] = '29511'\n"
+        "ADDRESS = 'tcp://127.0.0.1:29511'\nN = 129511\n"
     )
     held = Finding("port", "held-by-orphan", "", {"port": 29511})
     where = Target(script=script, env={}, cwd=tmp_path)

@@ -1,0 +1,386 @@
+"""Mistakes with init_process_group: called how, how often, with which rank and size."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from ddp_assist.probes.model import Finding
+from ddp_assist.probes.script.facts import INIT, SETTERS, Gang, ScriptFacts
+from ddp_assist.probes.script.known import RANK
+from ddp_assist.probes.script.spots import at, place
+from ddp_assist.probes.script.value import Call
+
+_SCHEMES = {"env", "tcp", "file"}
+
+
+def missing_env(facts: ScriptFacts) -> Iterator[Finding]:
+    plan = facts.target.plan
+    for gang in facts.gangs:
+        child = gang.process.number != 0
+        if (plan is None and not child) or (not child and facts.launcher in SETTERS):
+            continue
+        stream = gang.streams[0]
+        for index, call in enumerate(stream):
+            if call.stray or call.handler or call.depends("env", "initialized") or _asks_env(call):
+                continue
+            if call.name == "environ.missing" and call.args[0].const in RANK | {
+                "WORLD_SIZE",
+                "LOCAL_RANK",
+                "MASTER_ADDR",
+                "MASTER_PORT",
+            }:
+                if call.tries or str(call.args[0].const).startswith(
+                    ("SLURM", "OMPI", "PMI", "MV2")
+                ):
+                    continue
+                names = [str(call.args[0].const)]
+            elif call.name == INIT:
+                names = _lacking(facts, call, _written(facts, gang, stream[:index]), child)
+            else:
+                continue
+            if names:
+                how = (
+                    "mp.spawn and Process do not set them"
+                    if child
+                    else "plain python sets none of them; torchrun does"
+                )
+                sentence = (
+                    f"{', '.join(names)} must be in the environment here, and nothing "
+                    f"sets {'them' if len(names) > 1 else 'it'} ({how})"
+                )
+                yield at(
+                    call,
+                    "missing-env",
+                    sentence,
+                    names=names,
+                    child=child,
+                    statement=_statement_line(call),
+                )
+                return
+
+
+def _asks_env(call: Call) -> bool:
+    return any(
+        word.startswith(("env:", "arg:", "initialized", "argv"))
+        for test in call.tests
+        for word in test.of
+    )
+
+
+def _written(facts: ScriptFacts, gang: Gang, before: tuple[Call, ...]) -> set[object]:
+    """Variables the script may have set before: in this process, or in the parent."""
+    calls = [*before, *(facts.main.streams[0] if gang.process.number else ())]
+    names: set[object] = {
+        c.args[0].const for c in calls if c.name in ("environ.set", "environ.setdefault")
+    }
+    if any(
+        c.name.endswith("load_dotenv") or (c.name == "environ.set" and not c.args[0].known)
+        for c in calls
+    ):
+        names |= {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    if "os.environ.update(" in facts.source.text and "os.environ.update" in {c.name for c in calls}:
+        names |= {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    return names
+
+
+def _lacking(facts: ScriptFacts, call: Call, written: set[object], child: bool) -> list[str]:
+    method = call.get("init_method", 1)
+    if call.get("store", 6) is not None and call.get("store", 6).const is not None:  # type: ignore[union-attr]
+        return []
+    if call.partial or (
+        method is not None and method.const is not None and method.const != "env://"
+    ):
+        return []
+    needed = ["MASTER_ADDR", "MASTER_PORT"]
+    if call.get("rank", 4) is None:
+        needed.append("RANK")
+    if call.get("world_size", 3) is None:
+        needed.append("WORLD_SIZE")
+    unclear = facts.target.plan.unclear if facts.target.plan else frozenset()
+    given = set(facts.environment) | set(unclear) | written
+    if child and facts.launcher in SETTERS:
+        given |= {"MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK"}
+    return [name for name in needed if name not in given]
+
+
+def _statement_line(call: Call) -> int:
+    return getattr(call.node, "lineno", 1)
+
+
+def malformed(facts: ScriptFacts) -> Iterator[Finding]:
+    for call in facts.calls(INIT):
+        method = call.get("init_method", 1)
+        if method is None or (method.known and method.const is None):
+            continue
+        text = (
+            method.const
+            if isinstance(method.const, str)
+            else method.pattern or facts.value_of(method)
+        )
+        if not isinstance(text, str) or text.startswith("{}"):
+            continue
+        wrong = ""
+        scheme, separator, rest = text.partition("://")
+        if not text:
+            wrong = "is empty"
+        elif not separator:
+            wrong = "has no scheme such as tcp://, file:// or env://"
+        elif scheme not in _SCHEMES:
+            wrong = f"has the scheme {scheme}://, which torch does not know"
+        elif scheme == "tcp":
+            wrong = _tcp_fault(rest)
+        elif scheme == "file" and not rest.startswith(("/", "{}")):
+            wrong = "is no absolute path (file:///path has three slashes)"
+        if (
+            wrong
+            and "registered" not in text
+            and "register_rendezvous_handler" not in facts.source.text
+        ):
+            node = call.node_of("init_method", 1) or call.node
+            sentence = f"init_method {text!r} {wrong}"
+            yield at(
+                call,
+                "init-method-malformed",
+                sentence,
+                value=text,
+                value_span=place(call.source, node),
+            )
+
+
+def _tcp_fault(rest: str) -> str:
+    if "{}" in rest:
+        return "" if ":" in rest or rest == "{}" else "names no port"
+    try:
+        parts = urlsplit(f"tcp://{rest}")
+        port = parts.port
+    except ValueError:
+        return "" if re.search(r":\d+$", rest) else "has a port that is no number"
+    if not parts.hostname:
+        return "names no host"
+    return "names no port" if port is None else ""
+
+
+def group_twice(facts: ScriptFacts) -> Iterator[Finding]:
+    for gang in facts.gangs:
+        for stream in gang.streams:
+            open_call: Call | None = None
+            for call in stream:
+                if call.stray or call.handler:
+                    continue
+                if call.name == "torch.distributed.destroy_process_group":
+                    open_call = None
+                elif call.name == INIT:
+                    if call.depends("initialized"):
+                        continue
+                    if (
+                        open_call is not None
+                        and not open_call.excludes(call)
+                        and not _either(open_call, call)
+                    ):
+                        first = open_call.source.where(getattr(open_call.node, "lineno", 1))
+                        sentence = (
+                            "init_process_group is called a second time in the same "
+                            f"process (first in {first})"
+                        )
+                        yield at(
+                            call, "process-group-twice", sentence, first=first, **_first(open_call)
+                        )
+                        return
+                    open_call = call
+
+
+def _first(call: Call) -> dict[str, object]:
+    return {"first_file": str(call.source.path), "first_span": place(call.source, call.node)}
+
+
+def _either(first: Call, second: Call) -> bool:
+    """Whether conditions of which nothing is known may keep the two apart."""
+    return bool(second.path or first.path) and first.path != second.path[: len(first.path)]
+
+
+def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
+    """Collectives or DDP, and nothing in this process that makes a group."""
+    if facts.frameworks or not facts.traces[0].complete or _elsewhere(facts):
+        return
+    for gang in facts.gangs:
+        stream = gang.streams[0]
+        if any(_makes_group(c.name) for c in stream):
+            continue
+        for call in stream:
+            if (
+                call.stray
+                or call.handler
+                or call.tries
+                or call.depends("initialized")
+                or call.tests
+            ):
+                continue
+            if _needs_group(call):
+                if (
+                    gang.process.number
+                    and any(c.name == INIT for c in facts.main.streams[0])
+                    and gang.process.method != "spawn"
+                ):
+                    continue
+                what = call.name.rpartition(".")[2]
+                sentence = (
+                    f"{what} needs a process group, but init_process_group is never "
+                    "called in this process"
+                )
+                yield at(call, "process-group-missing", sentence, what=what)
+                return
+
+
+def _makes_group(name: str) -> bool:
+    return name == INIT or name.endswith(
+        (
+            "init_device_mesh",
+            "init_distributed",
+            "init_rpc",
+            "ProcessGroupGloo",
+            "init_process_group",
+        )
+    )
+
+
+def _needs_group(call: Call) -> bool:
+    from ddp_assist.probes.script.known import COLLECTIVES
+
+    start, _, last = call.name.rpartition(".")
+    if start == "torch.distributed" and last in COLLECTIVES:
+        return True
+    if call.name in ("torch.distributed.get_rank", "torch.distributed.get_world_size"):
+        return True
+    return call.name == "torch.nn.parallel.DistributedDataParallel"
+
+
+def _elsewhere(facts: ScriptFacts) -> bool:
+    """Whether a foreign library may make the group."""
+    pattern = re.compile(
+        r"init|setup|launch|dist|prepare|engine|runner|parallel|fabric|strategy|mesh", re.I
+    )
+    for call in facts.main.calls:
+        top = call.name.partition(".")[0]
+        if (
+            "." in call.name
+            and top in facts.imports
+            and top
+            not in (
+                "torch",
+                "os",
+                "sys",
+                "logging",
+                "random",
+                "numpy",
+                "datetime",
+                "time",
+                "argparse",
+                "multiprocessing",
+                "socket",
+            )
+        ):
+            last = call.name.rpartition(".")[2]
+            if (
+                pattern.search(call.name)
+                and not isinstance(call.node, ast.For)
+                and last != "ArgumentParser"
+            ):
+                return True
+    return False
+
+
+def local_as_global(facts: ScriptFacts) -> Iterator[Finding]:
+    for gang in facts.gangs:
+        for call in gang.streams[0]:
+            if call.name == INIT:
+                value, position, keyword = call.get("rank", 4), 4, "rank"
+            elif call.name.endswith("DistributedSampler"):
+                value, position, keyword = call.get("rank", 2), 2, "rank"
+            else:
+                continue
+            if value is None or value.role != "local-rank":
+                continue
+            node = call.node_of(keyword, position) or call.node
+            span = place(call.source, node)
+            if facts.nnodes is not None and facts.nnodes > 1:
+                sentence = (
+                    "LOCAL_RANK is given as the rank: it starts at 0 on every node, so two nodes "
+                    "have the "
+                    "same ranks; the global one is RANK"
+                )
+                yield at(call, "local-rank-as-rank", sentence, value_span=span)
+                return
+            if facts.nnodes is None and facts.target.plan is None:
+                sentence = "LOCAL_RANK is given as the rank, which is only right on a single node"
+                yield at(call, "local-rank-as-rank-maybe", sentence, value_span=span)
+                return
+
+
+def world_size(facts: ScriptFacts) -> Iterator[Finding]:
+    for gang in facts.gangs:
+        for call in gang.streams[0]:
+            if call.name != INIT or call.stray or call.tests:
+                continue
+            value, rank = call.get("world_size", 3), call.get("rank", 4)
+            told = facts.value_of(value)
+            if (
+                not isinstance(told, int)
+                or isinstance(told, bool)
+                or gang.size is None
+                or gang.many is None
+            ):
+                continue
+            own = gang.process.number == 0 or (rank is not None and rank.role == "index")
+            if not own or told == gang.size:
+                continue
+            parent = any(c.name == INIT for c in facts.main.streams[0]) and gang.process.number
+            if rank is not None and rank.role == "index" and (rank.number or 0) > 0:
+                if parent:
+                    continue
+                sentence = (
+                    f"ranks count from {rank.number} here, so rank 0, which hosts the "
+                    "store, is never started"
+                )
+                yield at(call, "rank-never-started", sentence, world_size=told, started=gang.size)
+                return
+            if told > gang.size and not parent:
+                sentence = (
+                    f"world_size is {told}, but {gang.size} processes are started: they "
+                    "wait for ranks that nobody starts"
+                )
+                begun = gang.process.call
+                node = begun.node_of("nprocs", 2) if begun is not None else None
+                span = (
+                    place(call.source, node)
+                    if node is not None and begun is not None and begun.source is call.source
+                    else None
+                )
+                yield at(
+                    call,
+                    "world-size-mismatch",
+                    sentence,
+                    world_size=told,
+                    started=gang.size,
+                    started_span=span,
+                )
+                return
+            if told < gang.size:
+                sentence = (
+                    f"world_size is {told}, but {gang.size} processes are started: ranks "
+                    f"from {told} on are refused"
+                )
+                yield at(call, "world-size-mismatch", sentence, world_size=told, started=gang.size)
+                return
+
+
+CHECKS = (
+    missing_env,
+    malformed,
+    group_twice,
+    group_missing,
+    local_as_global,
+    world_size,
+)
