@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
 from ddp_assist.probes.catalogue import READERS, probes
@@ -17,6 +18,7 @@ from ddp_assist.probes.launch.read import read_launch
 from ddp_assist.probes.model import Finding, Probe, Target, Weight
 from ddp_assist.probes.network.endpoints import endpoints
 from ddp_assist.probes.runner import Told, run
+from ddp_assist.probes.script.whereabouts import whereabouts
 
 COMPLAINTS = frozenset({"log", "story", "flight-recorder", "ras", "job"})
 """Probes that tell what went wrong; the others tell what is wrong here."""
@@ -48,6 +50,8 @@ class Diagnosis:
     asked: frozenset[str] = frozenset()
     weights: Mapping[str, Weight] = field(default_factory=dict)
     seconds: float = 0.0
+    trial: Mapping[str, Any] | None = None
+    """What the last trial told, stage by stage."""
 
     @property
     def causes(self) -> list[Ranked]:
@@ -106,7 +110,8 @@ def look(
     begun = time.monotonic()
     seen = run(readers, target, told, cancel, deadline)
     target = replace(target, seen=seen)
-    target = replace(target, endpoints=endpoints(target))
+    scripted, backend = whereabouts(target)
+    target = replace(target, endpoints=endpoints(target, scripted), backend=backend)
     others = [p for p in chosen if p.id not in READERS] if is_here(target) else []
     left = None if deadline is None else max(0.1, deadline - (time.monotonic() - begun))
     seen += run(others, target, told, cancel, left)

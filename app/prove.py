@@ -67,21 +67,27 @@ def prove(diagnosis: Diagnosis, fix: Fix, trial: Trial | None) -> Fix:
     """Looks again with the fix in place, and lets ranks meet where it says they can."""
     if fix.launch is None and not fix.files:
         return replace(fix, why=fix.why or "this cure is not a command, so it was not tried here")
-    gone, why = _looks_right(diagnosis, fix)
-    if not gone:
-        return replace(fix, badge="failed", why=why)
+    again = look_again(diagnosis, fix)
+    still = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
+    if still:
+        said = still[0].speaks_for[0].sentence
+        return replace(fix, badge="failed", why=f"looked again: still there: {said}")
+    why = f"looked again with the fix in place ({len(again.asked)} probes): the cause is gone"
+    left = tuple(r.cause for r in again.causes if r.certainty == "certain")
+    if left:
+        fix, why = replace(fix, left=left), f"{why}, but there is another: {', '.join(left)}"
     if fix.trial is None or trial is None:
         return replace(fix, badge="holds", why=why)
     joined, said = trial(fix.trial)
     return replace(fix, badge="ran" if joined else "failed", why=f"{why}; {said}")
 
 
-def _looks_right(diagnosis: Diagnosis, fix: Fix) -> tuple[bool, str]:
+def look_again(diagnosis: Diagnosis, fix: Fix) -> Diagnosis:
     """The probes run again on the corrected launch and script, without the old log."""
     from ddp_assist.app.export import corrected
 
     with corrected(fix, diagnosis) as words:
-        again = diagnose(
+        return diagnose(
             Question(
                 launch=words,
                 script=None if words else diagnosis.question.script,
@@ -90,8 +96,3 @@ def _looks_right(diagnosis: Diagnosis, fix: Fix) -> tuple[bool, str]:
                 cwd=diagnosis.question.cwd,
             )
         )
-    left = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
-    if left:
-        return False, f"looked again: still there: {left[0].speaks_for[0].sentence}"
-    asked = len(again.asked)
-    return True, f"looked again with the fix in place ({asked} probes): the cause is gone"

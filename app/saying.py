@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ddp_assist import __version__
 from ddp_assist.app.case import to_json
 from ddp_assist.app.diagnose import Diagnosis
 from ddp_assist.app.export import as_fix
 from ddp_assist.app.fixes.model import Fix
-from ddp_assist.app.tree import Ranked, page
+from ddp_assist.app.report import allowed
+from ddp_assist.app.tree import Ranked, load, page
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.text import clean
 
@@ -28,8 +31,42 @@ def as_json(diagnosis: Diagnosis, fixes: Sequence[Fix]) -> dict[str, Any]:
             "findings": [to_json(f) for f in diagnosis.findings],
             "unanswered": [{"probe": f.probe, "why": f.sentence} for f in diagnosis.unanswered],
             "seconds": diagnosis.seconds,
+            "path": path(diagnosis),
+            "trial": diagnosis.trial,
+            "environment": environment(diagnosis),
+            "versions": versions(diagnosis),
         }
     )
+
+
+def path(diagnosis: Diagnosis) -> list[str]:
+    """The walk to the first cause: each question with its answer."""
+    if not diagnosis.causes:
+        return []
+    first = diagnosis.causes[0]
+    steps = load().steps
+    lines = [
+        f"{steps[p.step].question} {p.finding.sentence if p.finding else p.how}" for p in first.path
+    ]
+    return [*lines, page(first.cause).title]
+
+
+def environment(diagnosis: Diagnosis) -> dict[str, str]:
+    """What the launch would see; the report keeps only the names it may show."""
+    plan = diagnosis.target.plan
+    seen = dict(diagnosis.target.env) if plan is None else plan.environment(diagnosis.target.env)
+    return allowed(seen)
+
+
+def versions(diagnosis: Diagnosis) -> dict[str, str]:
+    """Which ddp-assist, Python and torch spoke here."""
+    found = {"ddp-assist": __version__, "system": f"{platform.system()} {platform.release()}"}
+    for finding in diagnosis.findings:
+        if finding.probe == "torch" and finding.data.get("version"):
+            found["torch"] = str(finding.data["version"])
+        if finding.probe == "python" and finding.data.get("version"):
+            found["python"] = str(finding.data["version"])
+    return found
 
 
 def as_cause(ranked: Ranked) -> dict[str, Any]:

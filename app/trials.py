@@ -17,6 +17,7 @@ class Trials:
     def __init__(self, question: Question) -> None:
         self.python = question.python
         self.warm = WarmTorch(question.python)
+        self.last: Mapping[str, Any] | None = None
 
     def __enter__(self) -> Trials:
         self.warm.start()
@@ -33,4 +34,5 @@ class Trials:
     def meet(self, wanted: Mapping[str, Any]) -> tuple[bool, str]:
         """Whether the ranks joined, and one sentence about it."""
         result = self.warm.run_trial(TrialSpec(**{"python": self.python, **wanted}))
+        self.last = result.as_json()
         return result.outcome == "joined", result.sentence

@@ -29,7 +29,7 @@ MODULES = (
 )
 
 # These read what was given and tell the others where to look.
-READERS = frozenset({"log", "story", "flight-recorder", "ras", "script"})
+READERS = frozenset({"log", "story", "flight-recorder", "ras"})
 
 
 def probes() -> tuple[Probe, ...]:

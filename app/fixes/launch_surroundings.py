@@ -100,7 +100,7 @@ def set_interface(situation: Situation) -> Fix | None:
     """The interface through which this host reaches the others, by its exact name."""
     backend = situation.target.backend
     both = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    said = situation.value("variable")
+    said = next((f.data["variable"] for f in situation.speaks_for if "variable" in f.data), None)
     names = (str(said),) if said in both else both[1:] if backend == "nccl" else both[:1]
 
     def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:

@@ -50,6 +50,8 @@ class Fix:
     """Keys of findings that must be gone, or patterns that must be seen, when probes run again."""
     badge: Badge = "not-tried"
     why: str = ""
+    left: tuple[str, ...] = ()
+    """Other causes that were still seen when the probes looked again with this fix in place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ Format = Literal["md", "html", "json", "txt"]
 __all__ = ["Format", "Redactor", "ReportBlocked", "render", "standard_redactor", "write_report"]
 
 
+MORE = "more variables, not shown"
+
+
 class ReportBlocked(WriteFailed):
     """The finished report still held something that looks like a secret; nothing was written."""
 
@@ -56,10 +59,13 @@ def _shown(diagnosis: Mapping[str, Any]) -> Mapping[str, Any]:
     environment = diagnosis.get("environment")
     if not isinstance(environment, Mapping):
         return diagnosis
+    return {**diagnosis, "environment": allowed(environment)}
+
+
+def allowed(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that may be shown, and how many more there are."""
     fields = data("fields.toml")
-    names, families = set(fields["environment"]), tuple(fields["families"])
+    names, families = {*fields["environment"], MORE}, tuple(fields["families"])
     shown = {k: v for k, v in environment.items() if k in names or k.startswith(families)}
     hidden = len(environment) - len(shown)
-    if hidden:
-        shown["more variables, not shown"] = str(hidden)
-    return {**diagnosis, "environment": shown}
+    return {**shown, MORE: str(hidden)} if hidden else shown

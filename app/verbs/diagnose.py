@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddp_assist.app import prove
 from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, Wrong
@@ -30,6 +31,9 @@ from ddp_assist.app.options import (
 )
 from ddp_assist.app.saying import as_json, as_text
 from ddp_assist.probes.launch.plan import LaunchError
+
+if TYPE_CHECKING:
+    from ddp_assist.app.trials import Trials
 
 
 def run(verb: str, words: list[str]) -> int:
@@ -60,14 +64,15 @@ def answer(
     begun = time.monotonic()
     cancel = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: cancel.set())
-    with _trials(asked, no_trial) as trial:
+    with _trials(asked, no_trial) as trials:
         try:
             diagnosis = diagnose(asked, cancel=cancel, deadline=timeout)
         except LaunchError as why:
             raise Wrong(str(why)) from why
         if cancel.is_set():
             return 128 + signal.SIGTERM
-        fixes = prove_all(diagnosis, trial)
+        fixes = prove_all(diagnosis, trials.meet if trials else None)
+        diagnosis.trial = trials.last if trials else None
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     result = as_json(diagnosis, fixes)
     if out is not None:
@@ -103,7 +108,7 @@ def prove_all(diagnosis: Diagnosis, trial: prove.Trial | None) -> list[Fix]:
 
 
 @contextmanager
-def _trials(asked: Question, no_trial: bool) -> Iterator[prove.Trial | None]:
+def _trials(asked: Question, no_trial: bool) -> Iterator[Trials | None]:
     """Ranks that meet here when a fix wants proof; torch is imported while the probes look."""
     if no_trial or not (asked.launch or asked.script or asked.job):
         yield None
@@ -111,7 +116,7 @@ def _trials(asked: Question, no_trial: bool) -> Iterator[prove.Trial | None]:
     from ddp_assist.app.trials import Trials
 
     with Trials(asked) as trials:
-        yield trials.meet
+        yield trials
 
 
 @contextmanager

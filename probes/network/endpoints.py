@@ -6,7 +6,7 @@ import ipaddress
 import os
 import pwd
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Endpoint, Target
@@ -18,24 +18,21 @@ AGENT_HOSTS = TORCHRUN | {"accelerate"}
 DEFAULT_PORT = 29500
 
 
-def endpoints(target: Target) -> tuple[Endpoint, ...]:
-    """Every endpoint once, the launch's own word first."""
+def endpoints(target: Target, scripted: Iterable[Endpoint] = ()) -> tuple[Endpoint, ...]:
+    """Every endpoint once, the launch's own word first, then what the script itself sets."""
     found: dict[tuple[str, int | None], Endpoint] = {}
-    for endpoint in _all(target):
+    for endpoint in _all(target, scripted):
         found.setdefault((endpoint.host, endpoint.port), endpoint)
     return tuple(found.values())
 
 
-def _all(target: Target) -> Iterator[Endpoint]:
+def _all(target: Target, scripted: Iterable[Endpoint]) -> Iterator[Endpoint]:
     for plan in target.plans:
         yield from of_plan(plan, plan.environment(target.env), target)
     if not target.plans and target.script is not None:
         yield from _environment(target.env)
-    scripted = [f for f in target.seen if f.probe == "script"]
     if not any(plan.launcher in AGENT_HOSTS for plan in target.plans):
-        for finding in scripted:
-            for entry in finding.data.get("endpoints", ()):
-                yield Endpoint(str(entry["host"]), _port(entry["port"]), "the script")
+        yield from scripted
     if not target.plans:
         for finding in target.seen:
             if finding.probe == "log" and str(finding.data.get("port", "")).isdigit():
