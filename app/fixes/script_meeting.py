@@ -35,8 +35,10 @@ def same_port(draft: Draft) -> None:
     if draft.data.get("picked"):
         _pick_once(draft)
         return
-    mix, keep = draft.data["mix"], draft.data["keep"]
-    draft.file(draft.data["mix_file"]).replace(mix, keep)
+    if "mix" in draft.data:
+        draft.file(draft.data["mix_file"]).replace(draft.data["mix"], draft.data["keep"])
+    else:
+        draft.text.replace(draft.data["value_span"], f'"{draft.data["ports"][0]}"')
 
 
 def _pick_once(draft: Draft) -> None:

@@ -216,6 +216,7 @@ class Evaluator:
         mix = first.mix or second.mix
         if (
             mix is None
+            and not (first.text or second.text)
             and isinstance(op, ast.Add | ast.Sub)
             and ("rank" in first.of) != ("rank" in second.of)
         ):

@@ -80,18 +80,17 @@ def port_per_rank(facts: ScriptFacts) -> Iterator[Finding]:
             sentence = (
                 f"{what} depends on the rank "
                 f"({' / '.join(sorted(known)) or call.source.code(call.node)}), so every rank "
-                "looks "
-                "for the store on its own port; all ranks need the same MASTER_PORT"
+                "looks for the store on its own port; all ranks need the same MASTER_PORT"
             )
-            extra = (
-                {
+            extra: dict[str, object] = {}
+            if mix is not None:
+                extra = {
                     "mix": place(mix.source, mix.node),
                     "mix_file": str(mix.source.path),
                     "keep": mix.source.code(mix.keep),
                 }
-                if mix is not None
-                else {}
-            )
+            elif what == "MASTER_PORT" and (node := _assigned(call)) is not None:
+                extra = {"value_span": place(call.source, node)}
             yield at(
                 call, "port-differs-per-rank", sentence, variable=what, ports=sorted(known), **extra
             )
@@ -234,8 +233,8 @@ def overridden(facts: ScriptFacts) -> Iterator[Finding]:
     if facts.launcher in AGENT_STORE:
         sentence = (
             f"{name} is overwritten with {shown} here, although {facts.launcher} has already set "
-            "MASTER_ADDR and "
-            "MASTER_PORT: its store is on another port, and nobody listens on this one"
+            "MASTER_ADDR and MASTER_PORT: its store is on another port, and nobody listens on "
+            "this one"
         )
         spans = [place(c.source, c.node) for c in [*ports, *hosts] if c.source is call.source]
         yield at(call, "launcher-port-overridden", sentence, port=shown, variable=name, spans=spans)

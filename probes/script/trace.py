@@ -281,6 +281,10 @@ class Tracer:
 
     def do_AugAssign(self, node: ast.AugAssign) -> None:
         value = self.evaluate.operation(node, node.target, node.op, node.value)
+        if self.evaluate(node.target).kind == "os.environ":
+            for key, item in (self.evaluate(node.value).table or {}).items():
+                self.set_environ(node, Value(const=key), item)
+            return
         self.assign(node.target, value, augmented=True)
 
     def assign(self, target: ast.expr, value: Value, augmented: bool = False) -> None:

@@ -38,10 +38,14 @@ def target(case: dict[str, Any], folder: Path) -> Target:
     if launcher == "none":
         return Target(script=script, env=env, cwd=folder, seen=seen)
     plan = LaunchPlan(
-        launcher, (launcher, script.name), nproc=int(size) if size else 1,
-        nnodes=(case["nodes"],) * 2 if "nodes" in case else None, script=script.name, cwd=folder,
+        launcher,
+        (launcher, script.name),
+        nproc=int(size) if size else 1,
+        nnodes=(case["nodes"],) * 2 if "nodes" in case else None,
+        script=script.name,
+        cwd=folder,
         script_args=tuple(case.get("args", ())),
-    )  # fmt: skip
+    )
     return Target(plan=plan, env=env, cwd=folder, seen=seen)
 
 
