@@ -21,7 +21,4 @@ CURES: Mapping[str, Cure] = {
     **script_ranks.CURES,
     **script_code.CURES,
 }
-BUILDERS: Mapping[str, Builder] = {
-    **{name: cure.build for name, cure in CURES.items()},
-    "another-port-in-script": script_meeting.another_port,
-}
+BUILDERS: Mapping[str, Builder] = {name: cure.build for name, cure in CURES.items()}

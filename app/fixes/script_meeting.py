@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import re
 
-from ddp_assist.app.fixes.model import Fix, Situation
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
 from ddp_assist.app.fixes.script_text import Text
 from ddp_assist.probes.network.ports import free_port
-from ddp_assist.probes.script.facts import SETTERS, read_facts, script_of
-from ddp_assist.probes.script.read import ScriptError
+from ddp_assist.probes.script.facts import SETTERS
 
 DEFAULT = {"MASTER_ADDR": '"127.0.0.1"', "MASTER_PORT": '"29500"'}
 
@@ -321,39 +319,6 @@ def leave_port(text: Text, port: object) -> None:
     free = free_port()
     if free is not None and isinstance(port, int | str):
         replace_port(text, port, str(free))
-
-
-def another_port(situation: Situation) -> Fix | None:
-    """Another port where the script itself says on which one its ranks meet."""
-    script, port = script_of(situation.target), situation.value("port")
-    if script is None or not isinstance(port, int | str):
-        return None
-    try:
-        facts = read_facts(situation.target, script)
-    except ScriptError:
-        return None
-    chosen = free_port()
-    if chosen is None:
-        return None
-    free = str(chosen)
-    files = []
-    for source in facts.project.read():
-        if source.tree is None or source.notebook:
-            continue
-        text = Text(source)
-        replace_port(text, port, free)
-        edit = text.corrected()
-        files += [edit] if edit is not None else []
-    if not files:
-        return None
-    return Fix(
-        situation.cause,
-        f"port {free} in the script, which nobody uses",
-        "edit",
-        files=tuple(files),
-        does_not=f"who holds port {port} keeps it",
-        trial={"port": int(free)},
-    )
 
 
 CURES = {

@@ -14,7 +14,6 @@ from ddp_assist.app.fixes.script_edits import BUILDERS, CURES
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target
 from ddp_assist.probes.script.check import OUTCOMES, look
-from ddp_assist.probes.script.facts import read_facts
 from ddp_assist.probes.script.read import parse
 
 WRONG = Path(__file__).parents[1] / "script" / "wrong.toml"
@@ -143,25 +142,6 @@ def test_a_notebook_gets_steps_only(tmp_path: Path) -> None:
     fix = fixes(Target(script=script, env={}, cwd=tmp_path), "name-missing-in-script")["add-import"]
     assert fix.steps
     assert not fix.files
-
-
-def test_another_port_where_the_script_sets_it(tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import os\nos.environ['MASTER_PORT'] = '29511'\n"
-        "ADDRESS = 'tcp://127.0.0.1:29511'\nN = 129511\n"
-    )
-    held = Finding("port", "held-by-orphan", "", {"port": 29511})
-    where = Target(script=script, env={}, cwd=tmp_path)
-    fix = BUILDERS["another-port-in-script"](
-        Situation(where, (held,), "port-held-by-orphan", (held,))
-    )
-    assert fix is not None
-    after = fix.files[0].after
-    assert "'29511'" not in after
-    assert ":29511'" not in after
-    assert "129511" in after
-    assert read_facts(where, script, {script: after}).source.problem is None
 
 
 def test_every_cure_names_its_causes() -> None:
