@@ -8,13 +8,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddp_assist.app.diagnose import Diagnosis
+from ddp_assist.app.diagnose import Diagnosis, diagnose
 from ddp_assist.app.files import WriteFailed, write_private
-from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.fixes.model import FileEdit, Fix
 from ddp_assist.probes.launch.plan import LaunchError
+
+MOST_AT_ONCE = 2
+"""Further faults that are cured on top of the first; more than that is a guess."""
 
 
 def copies(fix: Fix, folder: Path) -> dict[Path, Path]:
@@ -25,6 +29,23 @@ def copies(fix: Fix, folder: Path) -> dict[Path, Path]:
         edit.path: folder / "files" / edit.path.parent.relative_to(top) / edit.path.name
         for edit in fix.files
     }
+
+
+def with_main_script(diagnosis: Diagnosis, fix: Fix) -> Fix:
+    """The main script is copied too where only a file it imports was edited.
+
+    Python looks for imports beside the script first, so the original would find the old file.
+    """
+    edited = {edit.path for edit in fix.files}
+    launch = fix.launch or diagnosis.target.launch
+    mains = {plan.script_path for plan in launch.plans} if launch else set()
+    for main in mains - edited - {None}:
+        assert main is not None
+        beside = any(main.parent == path.parent or main.parent in path.parents for path in edited)
+        if beside and main.is_file():
+            text = main.read_text("utf-8", "surrogateescape")
+            fix = replace(fix, files=(*fix.files, FileEdit(main, text, text)))
+    return fix
 
 
 def launch_text(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> str:
@@ -47,6 +68,7 @@ def launch_text(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> str:
 def write_launch(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> Path:
     """`launch.sh` and the corrected copies beside it."""
     if fix is not None:
+        fix = with_main_script(diagnosis, fix)
         where = copies(fix, folder)
         for edit in fix.files:
             where[edit.path].parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -69,8 +91,33 @@ def write_all(
         raise WriteFailed(f"{folder} can't be made: {why.strerror}") from why
     write_private(folder / "case.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_launch(diagnosis, first, folder.resolve())
+    if first is not None and first.left:
+        _cure_the_rest(diagnosis, first, folder.resolve())
     for form in ("md", "html"):
         write_report(result, form, folder / f"report.{form}")
+
+
+def _cure_the_rest(diagnosis: Diagnosis, first: Fix, folder: Path) -> None:
+    """What else is surely wrong with the first cure in place is cured on top of it."""
+    from ddp_assist.app import prove
+
+    cured = first
+    for _ in range(MOST_AT_ONCE):
+        words = ("bash", str(folder / "launch.sh"))
+        again = diagnose(replace(diagnosis.question, launch=words, logs=(), job=None, script=None))
+        cures = [
+            fix
+            for ranked in again.causes
+            if ranked.cause in cured.left
+            for fix in prove.for_cause(again, ranked)
+            if fix.safety in ("command", "edit") and (fix.launch is not None or fix.files)
+        ]
+        if not cures:
+            return
+        cured = prove.prove(again, cures[0], None)
+        write_launch(again, cured, folder)
+        if not cured.left:
+            return
 
 
 @contextmanager
@@ -98,7 +145,7 @@ def as_fix(fix: Fix) -> Mapping[str, object]:
         "title": fix.title,
         "safety": fix.safety,
         "launch": launch_line(fix),
-        "files": [{"path": str(edit.path), "diff": edit.diff} for edit in fix.files],
+        "files": [{"path": str(edit.path), "diff": edit.diff} for edit in fix.files if edit.diff],
         "steps": list(fix.steps),
         "does_not": fix.does_not,
         "badge": fix.badge,

@@ -20,7 +20,7 @@ def write_private(path: Path, text: str) -> None:
             raise WriteFailed(f"{path} is a folder")
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(text.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # a link is replaced, never followed

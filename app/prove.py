@@ -96,3 +96,20 @@ def look_again(diagnosis: Diagnosis, fix: Fix) -> Diagnosis:
                 cwd=diagnosis.question.cwd,
             )
         )
+
+
+def all_of(diagnosis: Diagnosis, trial: Trial | None) -> list[Fix]:
+    """The first fix is tried; the others are there to choose from, and say that they were not."""
+    built = fixes(diagnosis)
+    for place, fix in enumerate(built):
+        if fix.safety in ("command", "edit") and (fix.launch is not None or fix.files):
+            built[place] = prove(diagnosis, fix, trial)
+            if built[place].badge != "failed":
+                break
+    return sorted(built, key=lambda fix: _rank(diagnosis, fix))
+
+
+def _rank(diagnosis: Diagnosis, fix: Fix) -> tuple[int, bool]:
+    """In the order of the causes; within one, a cure that failed here comes last."""
+    order = [ranked.cause for ranked in diagnosis.causes]
+    return order.index(fix.cause), fix.badge == "failed"

@@ -20,7 +20,7 @@ SCHEMA = "ddp-assist/diagnosis/1"
 
 
 def as_json(diagnosis: Diagnosis, fixes: Sequence[Fix]) -> dict[str, Any]:
-    return cleaned(
+    result: dict[str, Any] = cleaned(
         {
             "schema": SCHEMA,
             "symptom": diagnosis.symptom.id if diagnosis.symptom else None,
@@ -37,6 +37,7 @@ def as_json(diagnosis: Diagnosis, fixes: Sequence[Fix]) -> dict[str, Any]:
             "versions": versions(diagnosis),
         }
     )
+    return result
 
 
 def path(diagnosis: Diagnosis) -> list[str]:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddp_assist.app import prove
-from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, Wrong
+from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, UNREADABLE, Wrong
 from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
 from ddp_assist.app.export import write_all
 from ddp_assist.app.files import WriteFailed
-from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.options import (
     add_question,
     count,
@@ -71,7 +70,7 @@ def answer(
             raise Wrong(str(why)) from why
         if cancel.is_set():
             return 128 + signal.SIGTERM
-        fixes = prove_all(diagnosis, trials.meet if trials else None)
+        fixes = prove.all_of(diagnosis, trials.meet if trials else None)
         diagnosis.trial = trials.last if trials else None
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     result = as_json(diagnosis, fixes)
@@ -93,18 +92,10 @@ def answer(
 def exit_code(diagnosis: Diagnosis) -> int:
     if diagnosis.causes:
         return FOUND
+    if any(f.data.get("unreadable") for f in diagnosis.findings):
+        return UNREADABLE
     nothing = any(f.key in ("log.nothing-known", "log.empty") for f in diagnosis.findings)
     return INCONCLUSIVE if diagnosis.unanswered or nothing else OK
-
-
-def prove_all(diagnosis: Diagnosis, trial: prove.Trial | None) -> list[Fix]:
-    """The first fix is tried; the others are there to choose from, and say that they were not."""
-    fixes = prove.fixes(diagnosis)
-    for place, fix in enumerate(fixes):
-        if fix.safety in ("command", "edit") and (fix.launch is not None or fix.files):
-            fixes[place] = prove.prove(diagnosis, fix, trial)
-            break
-    return fixes
 
 
 @contextmanager

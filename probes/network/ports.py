@@ -176,13 +176,13 @@ def _taken(target: Target, port: int, sockets: list[Socket]) -> Finding:
             {"port": port},
             (evidence,),
         )
-    holder = identify(bound[0]) if bound else None
+    sitter = identify(bound[0]) if bound else None
     return Finding(
         "port",
         "bound-not-listening",
-        f"port {port} is bound by {_who(holder) if holder else 'a socket that is not shown'},"
+        f"port {port} is bound by {_who(sitter) if sitter else 'a socket that is not shown'},"
         " which does not listen",
-        {**(holder.data() if holder else {"port": port})},
+        {**(sitter.data() if sitter else {"port": port})},
         (evidence,),
     )
 
