@@ -326,8 +326,7 @@ class Reader:
     def stranger(self, state: State) -> bool:
         """A word we do not know: if a launcher stands behind it, it is taken for a runner."""
         for i in range(1, min(len(state.words) - 1, 40)):
-            start = recognise(state.words, i)
-            if start is None:
+            if not self.leads_on(state, i):
                 continue
             before = [w.text for w in state.words[:i]]
             if i == 2 and re.fullmatch(r"[A-Za-z][\w.-]*", before[1]) and state.host is None:
@@ -335,6 +334,15 @@ class Reader:
             state.take(i)
             return True
         return False
+
+    def leads_on(self, state: State, i: int) -> bool:
+        """A launcher, or a wrapper that we know with a launcher behind it."""
+        if recognise(state.words, i) is not None:
+            return True
+        name = os.path.basename(state.words[i].text)
+        if name not in RUNNERS and name != "env":
+            return False
+        return any(recognise(state.words, n) for n in range(i + 1, min(len(state.words), 40)))
 
     def plan(self, state: State, command: Command) -> LaunchPlan:
         start = recognise(state.words, 0)
