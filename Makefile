@@ -21,7 +21,6 @@ $(VENV)/.dev: $(VENV)/.run
 
 lint:
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --diff app probes screens benchmarks --quiet
 
 types:
 	$(BIN)/mypy
