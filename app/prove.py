@@ -13,6 +13,7 @@ from ddp_assist.app.tree import Ranked, page
 from ddp_assist.probes.model import Finding
 
 Trial = Callable[[Mapping[str, Any]], tuple[bool, str]]
+STEERING = ("GLOO_", "NCCL_", "TORCH_NCCL_", "TORCH_GLOO_", "TORCH_DISTRIBUTED_", "USE_LIBUV")
 MOST = 3
 """Causes for which fixes are built: nobody reads the tenth."""
 
@@ -78,8 +79,18 @@ def prove(diagnosis: Diagnosis, fix: Fix, trial: Trial | None) -> Fix:
         fix, why = replace(fix, left=left), f"{why}, but there is another: {', '.join(left)}"
     if fix.trial is None or trial is None:
         return replace(fix, badge="holds", why=why)
-    joined, said = trial(fix.trial)
+    joined, said = trial({**fix.trial, "env": trial_env(diagnosis, fix)})
     return replace(fix, badge="ran" if joined else "failed", why=f"{why}; {said}")
+
+
+def trial_env(diagnosis: Diagnosis, fix: Fix) -> dict[str, str | None]:
+    """What steers the backends, as the corrected launch has it; None takes a variable away."""
+    user = diagnosis.target.env
+    plan = fix.launch.main if fix.launch else diagnosis.target.plan
+    seen = plan.environment(user) if plan else dict(user)
+    names = {n for n in {*user, *seen} if n.startswith(STEERING)}
+    given: Mapping[str, str | None] = (fix.trial or {}).get("env", {})
+    return {**{name: seen.get(name) for name in sorted(names)}, **given}
 
 
 def look_again(diagnosis: Diagnosis, fix: Fix) -> Diagnosis:
