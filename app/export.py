@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +14,7 @@ from ddp_assist.app.diagnose import Diagnosis, diagnose
 from ddp_assist.app.files import WriteFailed, write_private
 from ddp_assist.app.fixes.model import FileEdit, Fix
 from ddp_assist.probes.launch.plan import LaunchError
+from ddp_assist.probes.trial.shelter import Shelter
 
 MOST_AT_ONCE = 2
 """Further faults that are cured on top of the first; more than that is a guess."""
@@ -123,13 +122,13 @@ def _cure_the_rest(diagnosis: Diagnosis, first: Fix, folder: Path) -> None:
 @contextmanager
 def corrected(fix: Fix, diagnosis: Diagnosis) -> Iterator[Sequence[str]]:
     """The corrected launch as words, with its copies in a folder that goes away again."""
-    folder = Path(tempfile.mkdtemp(prefix="ddp-assist-fix-"))
+    shelter = Shelter()  # swept by the next start where even this one was killed
     try:
-        script = write_launch(diagnosis, fix, folder)
+        script = write_launch(diagnosis, fix, shelter.path)
         words = ("bash", str(script)) if (fix.launch or diagnosis.target.launch) is not None else ()
         yield words
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shelter.release()
 
 
 def launch_line(fix: Fix) -> str | None:
