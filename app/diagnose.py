@@ -13,6 +13,7 @@ from typing import Any
 
 from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
 from ddp_assist.probes.catalogue import READERS, probes
+from ddp_assist.probes.jobs.target import launch_of
 from ddp_assist.probes.launch.plan import Launch
 from ddp_assist.probes.launch.read import read_launch
 from ddp_assist.probes.model import Finding, Probe, Target, Weight
@@ -71,6 +72,10 @@ def target_of(question: Question) -> Target:
     launch: Launch | None = None
     if question.launch:
         launch = read_launch(list(question.launch), question.env, question.cwd)
+    env = question.env
+    if launch is None and question.job is not None:
+        launch, env = launch_of(question.job)
+        env = env or question.env
     plan = launch.main if launch else None
     script = question.script
     if script is None and plan is not None:
@@ -82,7 +87,7 @@ def target_of(question: Question) -> Target:
         logs=question.logs,
         job=question.job,
         python=question.python,
-        env=question.env,
+        env=env,
         cwd=plan.cwd if plan else question.cwd,
     )
 

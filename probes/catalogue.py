@@ -13,6 +13,7 @@ MODULES = (
     "logs.ras",
     "script.check",
     "launch.check",
+    "jobs.job",
     "network.ports",
     "network.names",
     "network.interface",

@@ -101,13 +101,13 @@ def identify(sock: Socket) -> Holder:
 
 def _is_torch(process: Process) -> bool:
     """By what it runs, then by the library it has loaded; anything inherits an environ."""
-    if process.comm.startswith("pt_") or _is_launcher(process):
+    if process.comm.startswith("pt_") or is_launcher(process):
         return True
     maps = read(f"{process.path}/maps", 8 << 20)
     return bool(maps and (b"libtorch" in maps or b"libc10" in maps))
 
 
-def _is_launcher(process: Process) -> bool:
+def is_launcher(process: Process) -> bool:
     """The program itself or what an interpreter runs, not any word of its arguments."""
     words = [os.path.basename(word) for word in (process.argv or ())[:4]]
     return process.comm == "pt_elastic" or any(
@@ -119,12 +119,12 @@ def _is_launcher(process: Process) -> bool:
 def _launcher_gone(process: Process, ancestors: list[Process]) -> bool:
     """A rank that torchrun started and no longer watches, or a launch whose shell is gone."""
     env = process.environ or {}
-    launched = not _is_launcher(process) and "TORCHELASTIC_RUN_ID" in env
+    launched = not is_launcher(process) and "TORCHELASTIC_RUN_ID" in env
     if launched:
-        return not any(_is_launcher(p) for p in ancestors)
+        return not any(is_launcher(p) for p in ancestors)
     top = process
     for parent in ancestors:
-        if not (_is_launcher(parent) or _is_torch(parent)):
+        if not (is_launcher(parent) or _is_torch(parent)):
             return _adopted(top, parent)
         top = parent
     return not ancestors
