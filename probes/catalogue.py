@@ -19,6 +19,7 @@ MODULES = (
     "network.interface",
     "network.endpoint",
     "network.capacity",
+    "fleet.probe",
     "host.environment",
     "host.python",
     "host.torch_build",

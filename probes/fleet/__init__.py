@@ -1,0 +1,1 @@
+"""Several hosts: each is asked, they are compared, and they reach for each other."""

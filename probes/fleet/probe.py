@@ -1,0 +1,38 @@
+"""What the comparison of nodes can say. It is asked for by the `fleet` verb, never in passing."""
+
+from __future__ import annotations
+
+from ddp_assist.probes.model import Probe
+
+FLEET = Probe(
+    "fleet",
+    "Are the nodes alike, and do they reach each other?",
+    {
+        "alike": "ok",
+        "trial-joined": "ok",
+        "torch-differs": "bad",
+        "nccl-differs": "bad",
+        "nccl-env-differs": "bad",
+        "nnodes-disagree": "bad",
+        "node-rank-duplicated": "bad",
+        "node-rank-out-of-range": "bad",
+        "rdzv-id-differs": "bad",
+        "firewall-blocks-port": "bad",
+        "firewall-blocks-data": "bad",
+        "mtu-black-hole": "bad",
+        "unreachable": "bad",
+        "trial-failed": "info",
+        "endpoint-differs": "info",
+        "name-differs": "info",
+        "env-differs": "info",
+        "link-differs": "info",
+        "python-differs": "info",
+        "machine-differs": "info",
+        "time-offset": "info",
+        "interface-unreachable": "info",
+        "coverage": "info",
+    },
+    lambda target: (),
+    applies=lambda target: False,
+)
+PROBES: tuple[Probe, ...] = (FLEET,)

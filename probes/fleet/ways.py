@@ -1,0 +1,115 @@
+"""Who reaches whom: short-lived listeners of our own, and real connections to those of others."""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ddp_assist.probes.network.links import interfaces
+
+PATIENCE = 3.0
+LARGE = 1 << 17
+"""Many full packets: where only small ones pass, these never arrive."""
+OPEN: list[socket.socket] = []
+
+
+def listen(asked: dict[str, Any]) -> dict[str, Any]:
+    """Listeners on each address of this node, on the meeting port and on a port of the kernel's."""
+    token = str(asked["token"]).encode()
+    found = []
+    for link in interfaces():
+        if not link.up or link.loopback or link.virtual:
+            continue
+        for address in link.usable:
+            for kind, port in (("port", asked["port"]), ("data", 0)):
+                if port is None:
+                    continue
+                family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+                door = socket.socket(family, socket.SOCK_STREAM)
+                try:
+                    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    door.bind((str(address), port))
+                    door.listen(128)
+                except OSError as why:
+                    door.close()
+                    taken = errno.errorcode.get(why.errno or 0, str(why))
+                    found.append(_door(link.name, str(address), port, kind, taken))
+                    continue
+                OPEN.append(door)
+                threading.Thread(target=_serve, args=(door, token), daemon=True).start()
+                number = door.getsockname()[1]
+                found.append(_door(link.name, str(address), number, kind, ""))
+    return {"doors": found}
+
+
+def _door(link: str, address: str, port: int, kind: str, taken: str) -> dict[str, Any]:
+    return {"link": link, "address": address, "port": port, "kind": kind, "taken": taken}
+
+
+def _serve(door: socket.socket, token: bytes) -> None:
+    while True:
+        try:
+            guest, _ = door.accept()
+        except OSError:
+            return
+        threading.Thread(target=_answer, args=(guest, token), daemon=True).start()
+
+
+def _answer(guest: socket.socket, token: bytes) -> None:
+    """Nothing for who does not know the token; a mark and then a lot for who does."""
+    with guest:
+        guest.settimeout(PATIENCE)
+        try:
+            if hmac.compare_digest(guest.recv(len(token)), token):
+                guest.sendall(b"!")
+                time.sleep(0.05)  # so that the mark leaves in a small packet of its own
+                guest.sendall(bytes(LARGE))
+        except OSError:
+            return
+
+
+def connect(asked: dict[str, Any]) -> dict[str, Any]:
+    """One connection for each door, side by side."""
+    token = str(asked["token"]).encode()
+    with ThreadPoolExecutor(32) as pool:
+        ways = pool.map(lambda door: {**door, "outcome": reach(door, token)}, asked["doors"])
+        return {"ways": list(ways)}
+
+
+def reach(door: dict[str, Any], token: bytes) -> str:
+    try:
+        way = socket.create_connection((door["address"], door["port"]), timeout=PATIENCE)
+    except TimeoutError:
+        return "silent"
+    except OSError as why:
+        known = {
+            errno.ECONNREFUSED: "refused",
+            errno.ECONNRESET: "reset",
+            errno.EHOSTUNREACH: "unreachable",
+            errno.ENETUNREACH: "no-route",
+            errno.ETIMEDOUT: "silent",
+            errno.EACCES: "refused",
+            errno.EPERM: "refused",
+        }
+        return known.get(why.errno or 0, "failed")
+    with way:
+        if door["taken"]:
+            return "reached"  # somebody else's listener: that it took the connection is enough
+        way.settimeout(PATIENCE)
+        got = b""
+        try:
+            way.sendall(token)
+            got = way.recv(1)
+            left = LARGE
+            while got == b"!" and left > 0 and (block := way.recv(1 << 16)):
+                left -= len(block)
+        except TimeoutError:
+            return "large-lost" if got == b"!" else "silent"
+        except OSError:
+            return "reset"
+    return "reached" if got == b"!" else "stranger"
