@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ddp_assist.probes.host.processes import Process, Processes
-from ddp_assist.probes.network.holder import is_launcher, short
+from ddp_assist.probes.network.holder import is_launcher, is_torch, short
 
 TORCH_THREADS = ("pt_", "gloo_tcp", "gloo_")
 
@@ -81,6 +81,20 @@ def find_jobs(processes: Processes) -> list[Job]:
             key = (f"launcher {launcher.pid}",)
             jobs[key] = Job(str(launcher.pid), launcher, _kind(launcher), "", None, None)
     return sorted(jobs.values(), key=lambda job: job.id)
+
+
+def unnamed(pid: int, processes: Processes) -> Job | None:
+    """Processes below `pid` that have torch in them, where no variable calls them ranks."""
+    asked = processes.get(pid)
+    below = [p for p in [asked, *processes.descendants(pid)] if p is not None and _may_be_rank(p)]
+    found = [p for p in below if is_torch(p) and not is_launcher(p)]
+    parents = {p.ppid for p in found}
+    ranks = [p for p in found if p.pid not in parents] or found
+    if not ranks:
+        return None
+    job = Job(str(pid), asked, "", "", None, None)
+    job.ranks = [Rank(p, None, None, p.environ or {}) for p in ranks]
+    return job
 
 
 def _may_be_rank(process: Process) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ddp_assist.probes.host.processes import snapshot
-from ddp_assist.probes.jobs.find import Job, family, find_jobs
+from ddp_assist.probes.jobs.find import Job, family, find_jobs, unnamed
 from ddp_assist.probes.jobs.stacks import Stack, stacks
 from ddp_assist.probes.jobs.state import Doing, watch
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target
@@ -19,7 +19,7 @@ def job_of(pid: int) -> Job | None:
     for job in find_jobs(processes):
         if pid in family(job, processes) or below & {r.process.pid for r in job.ranks}:
             return job
-    return None
+    return unnamed(pid, processes)
 
 
 def look(target: Target) -> Iterator[Finding]:
@@ -133,6 +133,8 @@ def _compared(job: Job, doing: list[Doing], at: dict[int, Stack]) -> list[Findin
                 data,
             )
         ]
+    if waiting and not others and waiting[0][1].waits_in == "init_process_group":
+        return [Finding("job", "meeting", f"all ranks wait: {next(iter(lines))}", data)]
     if waiting and not others:
         return [Finding("job", "all-waiting", f"all ranks wait: {next(iter(lines))}", data)]
     return []
@@ -141,7 +143,7 @@ def _compared(job: Job, doing: list[Doing], at: dict[int, Stack]) -> list[Findin
 def _healthy(job: Job, doing: list[Doing]) -> Finding:
     words = ", ".join(f"{n} {state}" for state, n in Counter(d.state for d in doing).items())
     if doing and all(d.waits or d.state == "idle" for d in doing):
-        return Finding("job", "all-waiting", f"all ranks wait: {words}", _data(job, doing))
+        return Finding("job", "meeting", f"all ranks wait: {words}", _data(job, doing))
     return Finding(
         "job",
         "healthy",
@@ -158,6 +160,7 @@ PROBES = (
             "healthy": "ok",
             "not-distributed": "info",
             "all-waiting": "info",
+            "meeting": "info",
             "rank-missing": "bad",
             "rank-stopped": "bad",
             "rank-zombie": "bad",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ddp_assist.probes.host.processes import Process, look, snapshot
 from ddp_assist.probes.jobs.job import job_of
 from ddp_assist.probes.launch.plan import Launch, LaunchError, joined
 from ddp_assist.probes.launch.read import read_launch
+
+RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def launch_of(pid: int) -> tuple[Launch | None, dict[str, str]]:
@@ -25,7 +28,9 @@ def launch_of(pid: int) -> tuple[Launch | None, dict[str, str]]:
         launch = _read(process) if process is not None else None
         if launch is not None and launch.plans:
             assert process is not None
-            return launch, dict(process.environ or {})
+            parent = look(process.ppid)
+            users = process if _is_shell(process) or parent is None else parent
+            return launch, dict(users.environ or process.environ or {})
     return None, dict(top.environ or {})
 
 
@@ -33,7 +38,36 @@ def _read(process: Process) -> Launch | None:
     if process.pid not in snapshot().by_pid or not process.argv:
         return None
     try:
-        text = joined(process.argv)
+        text = joined(_words(process))
+        if (parent := look(process.ppid)) is not None and not _is_shell(process):
+            text = " ".join([*_given(process, parent), text])
         return read_launch(text, process.environ or {}, Path(process.cwd or "/"))
     except LaunchError:
         return None
+
+
+def _is_shell(process: Process) -> bool:
+    return os.path.basename((process.argv or ("",))[0]) in ("bash", "sh", "dash")
+
+
+def _words(process: Process) -> tuple[str, ...]:
+    """The command line; a shell that went elsewhere still has its script open, by its full name."""
+    words = process.argv or ()
+    if len(words) > 1 and _is_shell(process) and not words[1].startswith("-"):
+        try:
+            script = os.readlink(f"{process.path}/fd/255")
+        except OSError:
+            return words
+        if os.path.basename(script) == os.path.basename(words[1]):
+            return (words[0], script, *words[2:])
+    return words
+
+
+def _given(process: Process, parent: Process) -> list[str]:
+    """What steers the ranks and was set for this process, not for the shell that started it."""
+    own, above = process.environ or {}, parent.environ or {}
+    return [
+        joined((f"{name}={value}",))
+        for name, value in own.items()
+        if name in RENDEZVOUS and above.get(name) != value
+    ]

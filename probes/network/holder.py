@@ -81,7 +81,7 @@ def identify(sock: Socket) -> Holder:
     others = snapshot()
     ancestors = others.ancestors(process.pid)
     argv = process.argv or ()
-    is_torch = _is_torch(process)
+    torch = is_torch(process)
     parent = ancestors[0] if ancestors else None
     described = f"{parent.pid} ({clean(parent.comm)})" if parent else "not visible"
     return Holder(
@@ -89,9 +89,9 @@ def identify(sock: Socket) -> Holder:
         process,
         user_name(process.uid),
         clean(short(argv)) or clean(process.comm),
-        is_torch,
-        is_torch and _launcher_gone(process, ancestors),
-        is_torch and _busy(process, others),
+        torch,
+        torch and _launcher_gone(process, ancestors),
+        torch and _busy(process, others),
         described,
         process.age(),
         process.cwd,
@@ -99,7 +99,7 @@ def identify(sock: Socket) -> Holder:
     )
 
 
-def _is_torch(process: Process) -> bool:
+def is_torch(process: Process) -> bool:
     """By what it runs, then by the library it has loaded; anything inherits an environ."""
     if process.comm.startswith("pt_") or is_launcher(process):
         return True
@@ -124,7 +124,7 @@ def _launcher_gone(process: Process, ancestors: list[Process]) -> bool:
         return not any(is_launcher(p) for p in ancestors)
     top = process
     for parent in ancestors:
-        if not (is_launcher(parent) or _is_torch(parent)):
+        if not (is_launcher(parent) or is_torch(parent)):
             return _adopted(top, parent)
         top = parent
     return not ancestors
