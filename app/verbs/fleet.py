@@ -58,8 +58,8 @@ def run(verb: str, words: list[str]) -> int:
     if given.out is not None:
         try:
             write_all(given.out, diagnosis, fixes, result)
-            for name in names:
-                write_private(given.out / f"launch-{name}.sh", _node_launch(name, question))
+            for rank, name in enumerate(names):
+                write_private(given.out / f"launch-{name}.sh", node_launch(name, rank, target))
         except WriteFailed as why:
             raise Wrong(f"--out {given.out} can't be written: {why}") from why
     if given.json:
@@ -107,10 +107,22 @@ def nodes_of(given: str | None, hostfile: Path | None, slurm: bool, target: Targ
     return names
 
 
-def _node_launch(name: str, question: Question) -> str:
-    """What to run on that node: the launch as given, in the folder it was given in."""
-    words = shlex.join(question.launch) if question.launch else "# no launch was given"
-    return f"#!/usr/bin/env bash\n# on {name}\ncd {shlex.quote(str(question.cwd))}\n{words}\n"
+def node_launch(name: str, rank: int, target: Target) -> str:
+    """What to run on that node: the launch as given, with the node rank of its place."""
+    head = f"#!/usr/bin/env bash\n# on {name}\n"
+    launch = target.launch
+    if launch is None or launch.main is None:
+        return head + "# no launch was given\n"
+    text, plan = launch.text, launch.main
+    option = plan.option("node-rank")
+    if launch.path is None and plan.nnodes and plan.nnodes[1] > 1 and "$" not in text:
+        if option is not None and option.value_span is not None:
+            start, end = option.value_span
+            text = f"{text[:start]}{rank}{text[end:]}"
+        elif plan.launcher_span[1] and not plan.rdzv_backend:
+            at = plan.launcher_span[1]
+            text = f"{text[:at]} --node-rank {rank}{text[at:]}"
+    return f"{head}cd {shlex.quote(str(launch.cwd))}\n{text}\n"
 
 
 def table(result: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from ddp_assist.probes.fleet import ways
 from ddp_assist.probes.fleet.parcel import MARK
+from ddp_assist.probes.host.python import interpreter
 from ddp_assist.probes.launch.plan import LaunchError, LaunchPlan
 from ddp_assist.probes.launch.read import from_process, read_launch
 from ddp_assist.probes.model import Endpoint, Target
@@ -53,7 +54,7 @@ def look(asked: dict[str, Any]) -> Reply:
     findings = run([p for p in every if p.id != "torch"], target, deadline=asked["seconds"])
     torch = run(
         [p for p in every if p.id == "torch"],
-        replace(target, plan=None, launch=None, script=None),
+        _only_its_python(target),
         deadline=asked["seconds"],
     )
     names = resolve(asked["names"])
@@ -75,7 +76,8 @@ def look(asked: dict[str, Any]) -> Reply:
         ],
         "reached-at": env.get("SSH_CONNECTION", "").split()[2:3],
         "names": {name: answer.get("addresses", []) for name, answer in names.answers.items()},
-        "plans": [_told(plan, env) for plan in (*target.plans, *_live())],
+        "plans": [_told(p, env, _is_template(target)) for p in target.plans]
+        + [_told(p, env) for p in _live()],
         "endpoints": [[e.host, e.port] for e in target.endpoints],
         "trouble": trouble,
         "findings": [asdict(f) for f in (*findings, *torch)],
@@ -85,7 +87,7 @@ def look(asked: dict[str, Any]) -> Reply:
 def _target(asked: dict[str, Any], env: dict[str, str]) -> tuple[Target, str]:
     """The launch read with this node's own variables and its own copy of a launch script."""
     cwd = Path(asked["cwd"]) if os.path.isdir(asked["cwd"]) else Path.home()
-    target = Target(python=asked["python"] or sys.executable, env=env, cwd=cwd)
+    target = Target(python=asked["python"] or None, env=env, cwd=cwd)
     trouble = ""
     if asked["launch"]:
         try:
@@ -98,6 +100,12 @@ def _target(asked: dict[str, Any], env: dict[str, str]) -> tuple[Target, str]:
         port = env.get("MASTER_PORT", "")
         found = (Endpoint(env["MASTER_ADDR"], int(port) if port.isdigit() else None, "env"),)
     return replace(target, endpoints=found), trouble
+
+
+def _only_its_python(target: Target) -> Target:
+    """Without the launch torch is not imported, which would take seconds; its files tell enough."""
+    named = interpreter(target) if target.plan else target.python
+    return replace(target, python=named, plan=None, launch=None, script=None)
 
 
 def _live() -> Iterator[LaunchPlan]:
@@ -117,7 +125,13 @@ def _live() -> Iterator[LaunchPlan]:
             yield plan
 
 
-def _told(plan: LaunchPlan, env: dict[str, str]) -> Reply:
+def _is_template(target: Target) -> bool:
+    """One line for all nodes whose rank is a plain number: it was written for one of them."""
+    launch = target.launch
+    return launch is not None and launch.path is None and "$" not in launch.text
+
+
+def _told(plan: LaunchPlan, env: dict[str, str], template: bool = False) -> Reply:
     seen = plan.environment(env)
     rank = plan.node_rank
     for name in () if rank is not None else ("PET_NODE_RANK", "NODE_RANK", "GROUP_RANK"):
@@ -128,6 +142,7 @@ def _told(plan: LaunchPlan, env: dict[str, str]) -> Reply:
         "host": plan.host,
         "nnodes": list(plan.nnodes) if plan.nnodes else None,
         "node_rank": rank,
+        "rank_of_another": template and plan.node_rank is not None,
         "backend": plan.rdzv_backend,
         "rdzv_id": plan.rdzv_id,
         "endpoint": plan.rdzv_endpoint or f"{plan.master_addr or ''}:{plan.master_port or ''}",

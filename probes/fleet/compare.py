@@ -108,6 +108,8 @@ def _roles(seen: Mapping[str, Any]) -> Iterator[Finding]:
         return  # there the node rank is only a wish
     ranks: dict[int, list[str]] = {}
     for name, plan in plans.items():
+        if plan["rank_of_another"]:
+            return
         ranks.setdefault(plan["node_rank"] or 0, []).append(name)
     for rank, names in sorted(ranks.items()):
         if len(names) > 1:

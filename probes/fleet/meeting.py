@@ -56,7 +56,7 @@ class Meeting:
         asked = {
             "launch": list(self.launch),
             "cwd": self.cwd,
-            "python": "",
+            "python": "" if self.python == "python3" else self.python,
             "names": list(self.names),
             "seconds": LOOK - 5,
         }

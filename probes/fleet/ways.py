@@ -6,15 +6,15 @@ import errno
 import hmac
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ddp_assist.probes.network.links import interfaces
 
 PATIENCE = 3.0
-LARGE = 1 << 17
-"""Many full packets: where only small ones pass, these never arrive."""
+BLOCKS = (1, 1400, 4000, 8800, 1 << 17)
+"""Asked for one after the other, so that each is a packet of its own where it fits one: where only
+small packets pass, a large one never arrives, however often it is sent again."""
 OPEN: list[socket.socket] = []
 
 
@@ -61,14 +61,16 @@ def _serve(door: socket.socket, token: bytes) -> None:
 
 
 def _answer(guest: socket.socket, token: bytes) -> None:
-    """Nothing for who does not know the token; a mark and then a lot for who does."""
+    """Nothing for who does not know the token; growing blocks for who does."""
     with guest:
         guest.settimeout(PATIENCE)
+        guest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             if hmac.compare_digest(guest.recv(len(token)), token):
-                guest.sendall(b"!")
-                time.sleep(0.05)  # so that the mark leaves in a small packet of its own
-                guest.sendall(bytes(LARGE))
+                for size in BLOCKS:
+                    if guest.recv(1) != b"+":
+                        return
+                    guest.sendall(bytes(size))
         except OSError:
             return
 
@@ -101,15 +103,19 @@ def reach(door: dict[str, Any], token: bytes) -> str:
         if door["taken"]:
             return "reached"  # somebody else's listener: that it took the connection is enough
         way.settimeout(PATIENCE)
-        got = b""
+        got = 0
         try:
             way.sendall(token)
-            got = way.recv(1)
-            left = LARGE
-            while got == b"!" and left > 0 and (block := way.recv(1 << 16)):
-                left -= len(block)
+            for size in BLOCKS:
+                way.sendall(b"+")
+                left = size
+                while left > 0 and (block := way.recv(min(left, 1 << 16))):
+                    left -= len(block)
+                if left:
+                    return "reset" if got else "stranger"
+                got += size
         except TimeoutError:
-            return "large-lost" if got == b"!" else "silent"
+            return "large-lost" if got else "silent"
         except OSError:
             return "reset"
-    return "reached" if got == b"!" else "stranger"
+    return "reached"

@@ -1,0 +1,174 @@
+"""What answers mean when they are laid side by side; a thousand nodes stay readable."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddp_assist.app.cli import Wrong
+from ddp_assist.app.diagnose import Question, target_of
+from ddp_assist.app.tree import load, problems
+from ddp_assist.app.verbs.fleet import node_launch, nodes_of
+from ddp_assist.probes.catalogue import probes
+from ddp_assist.probes.fleet import ways
+from ddp_assist.probes.fleet.compare import compare, kinds, merged
+from ddp_assist.probes.fleet.engine import Node
+from ddp_assist.probes.fleet.links import FULL, judge, pairs
+from ddp_assist.probes.fleet.parcel import parcel
+from ddp_assist.probes.fleet.probe import FLEET
+from ddp_assist.probes.model import Target
+
+
+def plan(rank: int, **more: Any) -> dict[str, Any]:
+    return {"host": None, "nnodes": [2, 2], "node_rank": rank, "rank_of_another": False,
+            "backend": None, "rdzv_id": None, "endpoint": "a:1", **more}  # fmt: skip
+
+
+def node(name: str, torch: str = "2.6.0", **more: Any) -> Node:
+    finding = {"probe": "torch", "outcome": "fine", "sentence": f"torch {torch}",
+               "data": {"version": torch}, "evidence": [], "seconds": 0.1}  # fmt: skip
+    look = {"python": "3.11.7", "machine": "x86_64", "env": {}, "plans": [], "names": {},
+            "links": [], "findings": [finding], **more}  # fmt: skip
+    return Node(name, "ok", answers={"look": look})
+
+
+def said(*nodes: Node) -> dict[str, str]:
+    return {f.outcome: f.sentence for f in compare(nodes)}
+
+
+def test_equal_nodes_are_not_worth_a_word() -> None:
+    assert said(node("n1"), node("n2"), node("n3")) == {}
+
+
+def test_the_odd_one_out_comes_first() -> None:
+    nodes = [node(f"n{i}", "2.4.1" if i == 7 else "2.6.0") for i in range(1, 65)]
+    sentence = said(*nodes)["torch-differs"]
+    assert sentence == "the version of torch differs: 2.4.1 on n7; 2.6.0 on n[1-6,8-64]"
+    assert kinds(nodes)["n7"] == "A" and kinds(nodes)["n8"] == "B"
+
+
+def test_a_thousand_nodes_fold_into_few_words() -> None:
+    nodes = [node(f"n{i}", "2.4.1" if i == 7 else "2.6.0") for i in range(1000)]
+    found = [*compare(nodes), *merged(nodes)]
+    assert len(found) == 3
+    assert all(len(f.sentence) < 120 for f in found)
+
+
+def test_settings_of_nccl_that_differ_and_own_ones_that_may() -> None:
+    one = node("n1", env={"NCCL_IB_DISABLE": "1", "MASTER_ADDR": "a", "NCCL_HOSTID": "1"})
+    two = node("n2", env={"MASTER_ADDR": "b", "NCCL_HOSTID": "2"})
+    assert list(said(one, two)) == ["nccl-env-differs"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome"),
+    [
+        (plan(0), plan(0), "node-rank-duplicated"),
+        (plan(0), plan(2), "node-rank-out-of-range"),
+        (plan(0), plan(1, nnodes=[3, 3]), "nnodes-disagree"),
+        (plan(0, backend="c10d", rdzv_id="1"), plan(1, backend="c10d", rdzv_id="2"),
+         "rdzv-id-differs"),
+    ],
+)  # fmt: skip
+def test_roles(first: dict[str, Any], second: dict[str, Any], outcome: str) -> None:
+    assert list(said(node("n1", plans=[first]), node("n2", plans=[second]))) == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (plan(0), plan(1)),
+        (plan(0, backend="c10d", rdzv_id="1"), plan(0, backend="c10d", rdzv_id="1")),
+        (plan(0, rank_of_another=True), plan(0, rank_of_another=True)),
+    ],
+)
+def test_roles_that_are_well(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert said(node("n1", plans=[first]), node("n2", plans=[second])) == {}
+
+
+def way(one: str, other: str, kind: str, outcome: str) -> dict[str, Any]:
+    return {"from": one, "to": other, "kind": kind, "outcome": outcome, "port": 29500,
+            "address": other, "link": "eth0"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("port", "data", "expected"),
+    [
+        ("reached", "reached", []),
+        ("silent", "reached", ["firewall-blocks-port"]),
+        ("refused", "reached", ["firewall-blocks-port"]),
+        ("reached", "silent", ["firewall-blocks-data"]),
+        ("reached", "unreachable", ["firewall-blocks-data"]),
+        ("silent", "silent", ["firewall-blocks-port", "firewall-blocks-data"]),
+        ("no-route", "no-route", ["unreachable", "unreachable"]),
+        ("large-lost", "large-lost", ["mtu-black-hole"]),
+    ],
+)
+def test_what_a_closed_way_means(port: str, data: str, expected: list[str]) -> None:
+    tried = [way("b", "a", "port", port), way("b", "a", "data", data)]
+    assert [f.outcome for f in judge(tried, {"a": "a", "b": "b"}, "a")] == expected
+
+
+def test_an_address_that_no_job_would_use_is_only_noted() -> None:
+    tried = [way("b", "a", "data", "reached"), {**way("b", "a", "data", "silent"), "address": "x"}]
+    found = list(judge(tried, {"a": "a", "b": "b"}, "a"))
+    assert [f.outcome for f in found] == ["interface-unreachable"]
+    assert FLEET.weight("interface-unreachable") == "info"
+
+
+def test_pairs_are_all_or_few_and_always_reach_the_hub() -> None:
+    few = [f"n{i}" for i in range(FULL)]
+    assert len(pairs(few, "n0")) == FULL * (FULL - 1)
+    many = [f"n{i}" for i in range(1000)]
+    chosen = pairs(many, "n3")
+    assert len(chosen) < 8 * len(many)
+    assert {one for one, other in chosen if other == "n3"} == set(many) - {"n3"}
+
+
+def test_the_tree_of_the_fleet_is_whole() -> None:
+    mine = [p for p in problems(load(), probes()) if "fleet" in p or "nodes-beside" in p]
+    assert mine == []
+
+
+def test_a_listener_answers_only_who_knows_the_token() -> None:
+    door = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=ways._serve, args=(door, b"secret"), daemon=True).start()
+    try:
+        to = {"address": "127.0.0.1", "port": door.getsockname()[1], "taken": ""}
+        assert ways.reach(to, b"secret") == "reached"
+        assert ways.reach(to, b"guess!") in ("stranger", "reset")
+    finally:
+        door.close()
+    free = socket.create_server(("127.0.0.1", 0))
+    to = {"address": "127.0.0.1", "port": free.getsockname()[1], "taken": ""}
+    free.close()
+    assert ways.reach(to, b"secret") == "refused"
+
+
+def test_the_parcel_says_its_length() -> None:
+    head, _, body = parcel().partition(b"\n")
+    assert int(head) == len(body) < 1 << 20
+
+
+@pytest.mark.parametrize("given", ["-oProxyCommand=x", "a b", "$(id)", "n;id"])
+def test_no_option_or_command_passes_for_a_host(given: str, tmp_path: Path) -> None:
+    with pytest.raises(Wrong):
+        nodes_of(given, None, False, Target(env={}))
+
+
+def test_nodes_of_a_hostfile(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text("# ours\nnode1 slots=8\n\nnode[2-3]\nnode1 slots=8\n")
+    assert nodes_of(None, file, False, Target(env={})) == ["node1", "node2", "node3"]
+
+
+def test_each_node_gets_its_own_rank() -> None:
+    line = "torchrun --nnodes 2 --node-rank 0 --master-addr a --master-port 29500 t.py"
+    target = target_of(Question(launch=(line,), env={}))
+    assert "--node-rank 1 --master-addr" in node_launch("n2", 1, target)
+    target = target_of(Question(launch=(line.replace("--node-rank 0 ", ""),), env={}))
+    assert "torchrun --node-rank 1 --nnodes 2" in node_launch("n2", 1, target)
