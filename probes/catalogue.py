@@ -26,6 +26,7 @@ MODULES = (
     "host.limits",
     "host.memory",
     "host.kernel_log",
+    "gpu.gpus",
     "host.leftovers",
     "host.place",
 )
