@@ -86,13 +86,11 @@ def table(jobs: Sequence[dict[str, Any]]) -> list[str]:
     for job in jobs:
         size = f"{len(job['ranks'])} of {job['world_size'] or '?'} ranks"
         lines.append(f"{job['id']:<8} {job['launcher']:<12} {size:<16} {job['master']}")
-        lines += [
-            f"    rank {_number(r['rank']):<4} pid {r['pid']:<8} {r['state']:<18} {r['where']}".rstrip()
-            for r in job["ranks"]
-        ]
+        lines += [_line(entry) for entry in job["ranks"]]
         lines.append(f"    {job['verdict']['sentence']}")
     return lines
 
 
-def _number(rank: int | None) -> str:
-    return "?" if rank is None else str(rank)
+def _line(rank: dict[str, Any]) -> str:
+    number = "?" if rank["rank"] is None else rank["rank"]
+    return f"    rank {number:<4} pid {rank['pid']:<8} {rank['state']:<18} {rank['where']}".rstrip()
