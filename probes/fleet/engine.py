@@ -22,6 +22,8 @@ from ddp_assist.probes.text import clean
 CONNECT = 5
 START = 15.0
 """Seconds from the connection's begin to our program's first word."""
+EACH = 0.3
+"""Seconds more for each node: so many ssh clients take their time on a small host."""
 MOST_SAID = 40
 
 # What OpenSSH, shells and Python say, the first that fits; all of ssh's own end with code 255.
@@ -97,7 +99,7 @@ class Fleet(EventHandler):  # type: ignore[misc]
         self.task.set_info("connect_timeout", CONNECT)
         self.task.set_info("ssh_options", "-oBatchMode=yes -oServerAliveInterval=5 -T")
         self.pending, self.next = set(self.nodes), then
-        self._until(START)
+        self._until(START + EACH * len(self.nodes))
         command = boot(self.python, self.token)
         for name in self.nodes:
             if self.slurm:
@@ -124,7 +126,7 @@ class Fleet(EventHandler):  # type: ignore[misc]
         self.asked, self.next = question, then
         chosen = {name for name in each if self.nodes[name].alive}
         self.pending = set(chosen)
-        self._until(seconds)
+        self._until(seconds + EACH * len(self.nodes))
         for name in chosen:
             line = json.dumps({"do": question, **each[name]})
             self.workers[name].write(line.encode() + b"\n")

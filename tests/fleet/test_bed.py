@@ -134,6 +134,22 @@ def test_ends_of_a_fleet_leave_nothing(bed: Nodes) -> None:
     assert not list(Path("/tmp").glob("ddp-assist-node-*"))
 
 
+def test_a_killed_controller_leaves_nothing_on_any_node(bed: Nodes) -> None:
+    ours = f"{sys.executable} -m ddp_assist fleet -w node[1-3]"
+    seen = "ls -d /tmp/ddp-assist-node-* >/dev/null 2>&1"
+    done = bed.inside(
+        "env", f"PYTHONPATH={ROOT}/tests/typing", "sh", "-c",
+        f"{ours} >/dev/null 2>&1 & pid=$!;"
+        f" for i in $(seq 500); do {seen} && break; sleep 0.02; done;"
+        f" {seen} || exit 3; kill -9 $pid;"
+        f" for i in $(seq 400); do {seen} || exit 0; sleep 0.05; done; exit 4",
+    )  # fmt: skip
+    assert done.returncode == 0, {3: "it never began", 4: "folders are left"}
+    agent = "cat /proc/[0-9]*/cmdline 2>/dev/null | grep -q 'runpy[.]run_module'"
+    gone = f"for i in $(seq 200); do {agent} || exit 0; sleep 0.05; done; exit 5"
+    assert bed.inside("sh", "-c", gone).returncode == 0, "agents are left"
+
+
 def test_a_trial_between_the_nodes(bed: Nodes) -> None:
     pytest.importorskip("torch")
     result = fleet(bed, "-w", "node[1-2]", "--python", sys.executable)
