@@ -161,3 +161,23 @@ def test_what_is_printed_fits_the_schema(bed: Nodes) -> None:
 
     schema = json.loads((ROOT / "assets/schema/fleet.json").read_text())
     jsonschema.validate(on_all(bed), schema)
+
+
+def test_steps_of_slurm_are_asked_without_ssh(bed: Nodes) -> None:
+    """A stand-in for srun enters the network of the node that -w names."""
+    stub = bed.at / "bin" / "srun"
+    stub.parent.mkdir()
+    stub.write_text(
+        '#!/bin/sh\ncase "$*" in *--overlap*) ;; *) exit 9;; esac\n'
+        'while [ "$1" != -w ]; do shift; done\nnode=$2\n'
+        'while [ "$1" != sh ]; do shift; done\nexec ip netns exec "$node" "$@"\n'
+    )
+    stub.chmod(0o755)
+    done = bed.inside(
+        "env", f"PYTHONPATH={ROOT}/tests/typing", "SLURM_JOB_NODELIST=node[1-2]", "sh", "-c",
+        f"PATH={stub.parent}:$PATH exec {sys.executable} -m ddp_assist fleet --slurm --no-trial"
+        " --json",
+    )  # fmt: skip
+    result = json.loads(done.stdout)
+    assert [(n["node"], n["state"]) for n in result["nodes"]] == [("node1", "ok"), ("node2", "ok")]
+    assert {link["outcome"] for link in result["links"]} == {"reached"}
