@@ -134,7 +134,7 @@ class Fleet(EventHandler):  # type: ignore[misc]
 
     def end(self) -> None:
         """Lets go of every lifeline; the agents leave by themselves."""
-        self._until(5.0)
+        self._until(5.0 + EACH * len(self.nodes))
         self.asked, self.next = "end", self.task.abort
         self.pending = {name for name, node in self.nodes.items() if node.alive}
         for name in self.pending:
