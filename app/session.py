@@ -146,7 +146,10 @@ class Session:
             for to in step.otherwise if asked else step.unknown:
                 seen.setdefault(to, [])
         order = [*seen, *(to for to in step.targets() if to not in seen)]
-        return [Choice(to, self.label(to), tuple(seen.get(to, ()))) for to in order]
+        once = {(to.name, to.is_step): to for to in reversed(order)}
+        return [
+            Choice(to, self.label(to), tuple(seen.get(to, ()))) for to in order if to in once.values()
+        ]
 
     def pointed_at(self, step: Step) -> int:
         """How many of the choices something points to."""

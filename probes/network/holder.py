@@ -62,7 +62,7 @@ def short(argv: tuple[str, ...]) -> str:
     names = [os.path.basename(word) if place < 2 else word for place, word in enumerate(argv)]
     if len(names) > 1 and names[0].startswith("python") and names[1] in LAUNCHERS:
         names = names[1:]
-    return " ".join(names)
+    return " ".join(" ".join(names).split())
 
 
 def user_name(uid: int) -> str:

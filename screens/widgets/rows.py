@@ -12,6 +12,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from ddp_assist.probes.text import clean
+
 
 class Row(Static):
     """One line of foreign text, shown as text."""
@@ -60,7 +62,8 @@ class Rows(VerticalScroll):
         return row
 
     def _marked(self, index: int, text: str) -> str:
-        return f"{'>' if index == self.cursor else ' '} {text}"
+        one_line = " ".join(clean(text).split("\n"))
+        return f"{'>' if index == self.cursor else ' '} {one_line}"
 
     def show(self, texts: Sequence[str]) -> None:
         """New texts; only the rows that changed are painted again."""
