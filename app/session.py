@@ -148,7 +148,9 @@ class Session:
         order = [*seen, *(to for to in step.targets() if to not in seen)]
         once = {(to.name, to.is_step): to for to in reversed(order)}
         return [
-            Choice(to, self.label(to), tuple(seen.get(to, ()))) for to in order if to in once.values()
+            Choice(to, self.label(to), tuple(seen.get(to, ())))
+            for to in order
+            if to in once.values()
         ]
 
     def pointed_at(self, step: Step) -> int:
