@@ -7,21 +7,27 @@ import sys
 
 from ddp_assist.app.cli import FOUND, OK, UNREADABLE, Wrong
 from ddp_assist.app.options import count, interpreter, parser, seconds
+from ddp_assist.probes.trial.picture import line, render
+from ddp_assist.probes.trial.run import run_trial
+from ddp_assist.probes.trial.spec import Stage, TrialSpec
+
+
+def tell(stage: Stage) -> None:
+    """Each stage as it is passed, on stderr; the picture of the whole comes on stdout."""
+    print(line(stage), file=sys.stderr, flush=True)
 
 
 def run(verb: str, words: list[str]) -> int:
-    from ddp_assist.probes.trial.picture import render
-    from ddp_assist.probes.trial.run import run_trial
-    from ddp_assist.probes.trial.spec import TrialSpec
-
     p = parser(verb, "Let ranks meet here and do one all_reduce.")
-    p.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
+    p.add_argument("--backend", choices=("gloo", "nccl", "store"), default="gloo")
     p.add_argument("--nproc", type=count, default=2, metavar="N", help="ranks, 1 to 64")
     p.add_argument("--addr", default="127.0.0.1", metavar="A", help="the address to meet at")
     p.add_argument("--port", type=count, default=0, metavar="P", help="0 lets the kernel choose")
     p.add_argument("--interface", metavar="IF", help="the interface the backend must take")
     p.add_argument("--python", metavar="PY", help="the interpreter whose torch is tried")
     p.add_argument("--timeout", type=seconds, default=30.0, metavar="S", help="at most 60")
+    p.add_argument("--init", choices=("env", "tcp", "file"), default="env", help="how they meet")
+    p.add_argument("--full", action="store_true", help="under the real torchrun, c10d rendezvous")
     p.add_argument("--keep-log", action="store_true", help="keep what the ranks printed")
     p.add_argument("--json", action="store_true", help="print JSON")
     given = p.parse_args(words)
@@ -37,8 +43,10 @@ def run(verb: str, words: list[str]) -> int:
             interface=given.interface,
             deadline=given.timeout,
             keep_log=given.keep_log,
+            init=given.init,
+            torchrun=("--standalone", f"--nproc-per-node={given.nproc}") if given.full else (),
         )
-        result = run_trial(spec)
+        result = run_trial(spec, None if given.json else tell)
     except ValueError as why:
         raise Wrong(str(why)) from why
     if given.json:
