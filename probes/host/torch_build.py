@@ -103,6 +103,7 @@ def _data(files: Mapping[str, Any], after: Mapping[str, Any] | None, shown: str)
     found = dict(files) | dict(after or {})
     keys = ("version", "cuda", "hip", "python", "distributed", "nccl", "gloo", "nccl_version")
     data = {key: brief(v) if isinstance(v := found.get(key), str) else v for key in keys}
+    data["arch"] = [brief(str(name), 40) for name in found.get("arch") or ()][:64]
     data |= {"interpreter": shown, "folder": brief(files.get("folder") or "", 400)}
     data["version"] = data["version"] or brief(files.get("version") or "?")
     return data

@@ -29,7 +29,7 @@ static Result ready(Device device) {
   return (Result)number("ERROR", device->index, 0);
 }
 
-Result nvmlInitWithFlags(unsigned flags) { (void)flags; return (Result)number("INIT", -1, 0); }
+Result nvmlInitWithFlags(unsigned flags) { (void)flags; if (number("HANG_INIT", -1, 0)) sleep(600); return (Result)number("INIT", -1, 0); }
 Result nvmlShutdown(void) { return 0; }
 const char *nvmlErrorString(Result result) { return result == 15 ? "GPU is lost" : "stub error"; }
 
@@ -38,7 +38,7 @@ Result nvmlSystemGetDriverVersion(char *out, unsigned size) {
   return 0;
 }
 Result nvmlSystemGetCudaDriverVersion_v2(int *out) { *out = (int)number("CUDA", -1, 12090); return 0; }
-Result nvmlDeviceGetCount_v2(unsigned *out) { *out = (unsigned)number("COUNT", -1, 0); return 0; }
+Result nvmlDeviceGetCount_v2(unsigned *out) { *out = (unsigned)number("COUNT", -1, 0); return (Result)number("COUNTING", -1, 0); }
 
 Result nvmlDeviceGetHandleByIndex_v2(unsigned index, Device *out) {
   devices[index].index = (int)index;
@@ -71,17 +71,68 @@ Result nvmlDeviceGetMemoryInfo(Device d, Memory *out) {
 }
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu, compute; } Process;
 Result nvmlDeviceGetComputeRunningProcesses_v3(Device d, unsigned *count, Process *out) {
-  long long pid = number("PID", d->index, 0);
-  if (!pid) { *count = 0; return ready(d); }
-  if (!out || *count < 1) { *count = 1; return 7; }
-  memset(out, 0, sizeof *out);
-  out->pid = (unsigned)pid;
-  out->used = 60ULL << 30;
-  *count = 1;
-  return ready(d);
+  const char *pids = setting("PIDS", d->index);
+  unsigned room = out ? *count : 0, found = 0;
+  while (pids && *pids) {
+    char *end;
+    unsigned pid = (unsigned)strtoul(pids, &end, 10);
+    if (found < room) out[found] = (Process){pid, 30ULL << 30, -1u, -1u};
+    found++;
+    pids = *end ? end + 1 : end;
+  }
+  *count = found;
+  return found > room ? 7 : ready(d);
 }
 Result nvmlDeviceGetP2PStatus(Device a, Device b, int index, int *out) {
   (void)b; (void)index;
   *out = (int)number("P2P", a->index, 0);
   return 0;
 }
+Result nvmlDeviceGetTopologyCommonAncestor(Device a, Device b, int *out) {
+  (void)a; (void)b;
+  *out = 40;
+  return 0;
+}
+
+#ifndef OLD /* what drivers of some years ago do not export */
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } Pci;
+Result nvmlDeviceGetPciInfo_v3(Device d, Pci *out) {
+  memset(out, 0, sizeof *out);
+  snprintf(out->bus_id, sizeof out->bus_id, "00000000:%02X:00.0", 0x18 + d->index);
+  return ready(d);
+}
+Result nvmlDeviceGetRemappedRows(Device d, unsigned *corrected, unsigned *uncorrected, unsigned *pending, unsigned *failed) {
+  *corrected = 0;
+  *uncorrected = *pending = (unsigned)number("PENDING", d->index, 0);
+  *failed = (unsigned)number("REMAP_FAILED", d->index, 0);
+  return ready(d);
+}
+Result nvmlDeviceGetRetiredPagesPendingStatus(Device d, unsigned *out) { (void)d; (void)out; return 3; }
+Result nvmlDeviceGetCurrentClocksThrottleReasons(Device d, unsigned long long *out) {
+  *out = (unsigned long long)number("SLOWED", d->index, 1);
+  return ready(d);
+}
+Result nvmlDeviceGetCurrentClocksEventReasons(Device d, unsigned long long *out) {
+  return nvmlDeviceGetCurrentClocksThrottleReasons(d, out);
+}
+Result nvmlDeviceGetPersistenceMode(Device d, unsigned *out) { *out = 1; return ready(d); }
+Result nvmlDeviceGetNvLinkState(Device d, unsigned link, unsigned *out) {
+  *out = 1;
+  return link < number("LINKS", d->index, 0) ? ready(d) : 2;
+}
+Result nvmlDeviceGetMaxMigDeviceCount(Device d, unsigned *out) {
+  *out = number("MIG", d->index, 0) ? 7 : 0;
+  return ready(d);
+}
+Result nvmlDeviceGetMigDeviceHandleByIndex(Device d, unsigned index, Device *out) {
+  *out = d;
+  return index < 2 ? ready(d) : 6;
+}
+typedef struct { unsigned version; unsigned char cluster[16]; int status; unsigned clique; unsigned char state; unsigned health; } Fabric;
+Result nvmlDeviceGetGpuFabricInfoV(Device d, Fabric *out) {
+  if (out->version != 0x02000024) return 25;
+  out->state = (unsigned char)number("FABRIC", d->index, 0);
+  out->status = (int)number("FABRIC_STATUS", d->index, 0);
+  return ready(d);
+}
+#endif
