@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -174,6 +175,7 @@ def test_real_ranks(how: str, outcome: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3",
          str(script), how], capture_output=True, timeout=120, check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )  # fmt: skip
     log = tmp_path / "job.log"
     log.write_bytes(ran.stdout + ran.stderr)
