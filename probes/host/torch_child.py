@@ -105,7 +105,7 @@ def imported() -> Facts:
             )
         except (RuntimeError, AttributeError, OSError) as error:
             facts["nccl_version_error"] = str(error)
-    flags = getattr(torch._C, "_cuda_getArchFlags", None)
+    flags = getattr(getattr(torch, "_C", None), "_cuda_getArchFlags", None)
     if flags is not None:
         facts["arch"] = (flags() or "").split()
     facts["nccl_loaded"] = loaded("libnccl")
