@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types contracts suite proof bench clean
+.PHONY: run test lint types contracts suite bench clean
 
 run: $(VENV)/.run
 	@$(BIN)/ddp-assist $(ARGS)
@@ -31,11 +31,10 @@ contracts:
 suite:
 	$(BIN)/python -m pytest $(PYTEST)
 
-proof: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/live --proof $(PYTEST)
-
 bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks $(ARGS)
+	for part in $(or $(PART),check processes text trials logs fleet); do \
+	  echo "== $$part"; PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
