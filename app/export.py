@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,20 +79,30 @@ def write_launch(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> Path:
 def write_all(
     folder: Path, diagnosis: Diagnosis, fixes: Sequence[Fix], result: Mapping[str, Any]
 ) -> None:
-    """Everything a diagnosis leaves: the case, the reports, and the launch with its copies."""
-    from ddp_assist.app.report import write_report
+    """The launch with its copies, exact because it must run; case and reports, redacted."""
+    from ddp_assist.app.report import Format, write_report
 
+    written: tuple[tuple[str, Format], ...] = (
+        ("case.json", "json"),
+        ("report.md", "md"),
+        ("report.html", "html"),
+    )
     first = next((fix for fix in fixes if fix.safety != "ends-process"), None)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as why:
         raise WriteFailed(f"{folder} can't be made: {why.strerror}") from why
-    write_private(folder / "case.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_launch(diagnosis, first, folder.resolve())
     if first is not None and first.left:
         _cure_the_rest(diagnosis, first, folder.resolve())
-    for form in ("md", "html"):
-        write_report(result, form, folder / f"report.{form}")
+    refused: list[str] = []
+    for name, form in written:
+        try:
+            write_report(result, form, folder / name)
+        except WriteFailed as why:
+            refused.append(str(why))
+    if refused:
+        raise WriteFailed("; ".join(refused))
 
 
 def _cure_the_rest(diagnosis: Diagnosis, first: Fix, folder: Path) -> None:

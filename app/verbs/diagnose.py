@@ -74,16 +74,17 @@ def answer(
         diagnosis.trial = trials.last if trials else None
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     result = as_json(diagnosis, fixes)
-    if out is not None:
-        try:
-            write_all(out, diagnosis, fixes, result)
-        except WriteFailed as why:
-            raise Wrong(f"--out {out} can't be written: {why}") from why
     if want_json:
         json.dump(result, sys.stdout, ensure_ascii=True, allow_nan=False, indent=1)
         print()
     else:
         print(as_text(result))
+    if out is not None:
+        sys.stdout.flush()
+        try:
+            write_all(out, diagnosis, fixes, result)
+        except WriteFailed as why:
+            raise Wrong(f"--out {out}: {why}") from why
     if timeout is not None and diagnosis.seconds >= timeout and not diagnosis.causes:
         return DEADLINE
     return exit_code(diagnosis)
