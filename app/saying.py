@@ -147,5 +147,6 @@ def _suspicious(result: Mapping[str, Any]) -> list[str]:
     for finding in result["findings"]:
         lines = finding["data"].get("suspicious")
         if finding["outcome"] == "nothing-known" and lines:
-            return ["", "The most suspicious lines:", *(f"  {line}" for line in lines)]
+            shown = [f"  {entry['line']:>6}: {entry['text']}" for entry in lines]
+            return ["", "The most suspicious lines:", *shown]
     return []

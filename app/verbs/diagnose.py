@@ -95,8 +95,8 @@ def exit_code(diagnosis: Diagnosis) -> int:
         return FOUND
     if any(f.data.get("unreadable") for f in diagnosis.findings):
         return UNREADABLE
-    nothing = any(f.key in ("log.nothing-known", "log.empty") for f in diagnosis.findings)
-    return INCONCLUSIVE if diagnosis.unanswered or nothing else OK
+    # A log that names no cause is no proof of health: it may be the wrong one, or end too early.
+    return INCONCLUSIVE if diagnosis.unanswered or diagnosis.question.logs else OK
 
 
 @contextmanager

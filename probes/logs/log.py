@@ -28,8 +28,12 @@ def look(target: Target) -> Iterator[Finding]:
     readable = [log for log in logs if not log.unreadable and log.excerpt.any_text]
     found = list(_recognised(readable))
     yield from found
-    if readable and not found:
-        yield _nothing_known(readable)
+    weights = _outcomes()
+    if readable and all(weights[f.outcome] == "info" for f in found):
+        # What only steers says nothing of a failure; a line that looks like one is shown.
+        suspicious = _nothing_known(readable)
+        if not found or suspicious.data["suspicious"]:
+            yield suspicious
 
 
 def _troubles(log: Log) -> Iterator[Finding]:
