@@ -177,7 +177,8 @@ def read_tree(documents: Iterable[str], pages: Mapping[str, Page]) -> Tree:
 @cache
 def load() -> Tree:
     folder = files("ddp_assist.assets") / "tree"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    names.sort(key=lambda name: (name != "symptoms.toml", not name.startswith("symptoms"), name))
     documents = [(folder / name).read_text("utf-8") for name in names]
     return read_tree(documents, {cause: page(cause) for cause in page_ids()})
 

@@ -248,10 +248,7 @@ class Assistant(App[int]):
         self.session.pick(event.symptom)
         if not self.session.looking and self.session.diagnosis is None:
             self.look()
-        if event.symptom.id == "not-sure":
-            self.push_screen(Everything(self.session))
-        else:
-            self.push_screen(StepScreen(self.session))
+        self.push_screen(StepScreen(self.session))
 
     def on_went(self, event: Went) -> None:
         self.session.go(event.to)
@@ -263,6 +260,12 @@ class Assistant(App[int]):
     def on_again(self, _: Again) -> None:
         self.look()
         self.refresh_screen()
+
+    def action_everything(self) -> None:
+        """The road of who is not sure: every probe, and what is wrong first."""
+        if not self.session.looking and self.session.diagnosis is None:
+            self.look()
+        self.push_screen(Everything(self.session))
 
     def action_diagnosis(self) -> None:
         self.push_screen(DiagnosisScreen(self.session))

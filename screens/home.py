@@ -19,8 +19,9 @@ class Home(Framed):
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("p", "paste", "Paste error"),
         Binding("l", "open_log", "Log file"),
-        Binding("c", "command", "Launch command"),
+        Binding("c", "command", "Launch"),
         Binding("f", "script", "Script"),
+        Binding("a", "app.everything", "Check all"),
         Binding("question_mark", "app.help", "Help", key_display="?"),
         Binding("q", "app.quit", "Quit"),
     ]

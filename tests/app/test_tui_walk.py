@@ -17,6 +17,7 @@ from ddp_assist.probes.network.ports import free_port
 from ddp_assist.screens.confirm import Confirm
 from ddp_assist.screens.diagnosis import DiagnosisScreen
 from ddp_assist.screens.entry import Entry
+from ddp_assist.screens.everything import Everything
 from ddp_assist.screens.export import ExportScreen
 from ddp_assist.screens.fix import FixScreen
 from ddp_assist.screens.home import Home
@@ -181,3 +182,14 @@ async def test_no_screenshot_is_offered(tmp_path: Path) -> None:
         assert not any("screenshot" in title for title in titles)
         with pytest.raises(RuntimeError):
             app.action_screenshot()
+
+
+async def test_not_sure_checks_everything(tmp_path: Path) -> None:
+    app = Assistant(Question(cwd=tmp_path, env={}))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, Everything))
+        await until(pilot, lambda: app.session.diagnosis is not None)
+        assert "wrong" in shown(app)
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(app.screen, DiagnosisScreen))
