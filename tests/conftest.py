@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -34,6 +35,10 @@ def can(need: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Who starts us may ignore these (nohup, a job in the background), and children inherit that.
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "needs(*what): root, namespaces, gpu, or a program")
 
 
