@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from ddp_assist.app.cli import Wrong
 from ddp_assist.app.diagnose import Question, target_of
+from ddp_assist.app.fleet import NodesUnclear, node_launch, nodes_of
 from ddp_assist.app.tree import load, problems
-from ddp_assist.app.verbs.fleet import node_launch, nodes_of
 from ddp_assist.probes.catalogue import probes
 from ddp_assist.probes.fleet import ways
 from ddp_assist.probes.fleet.compare import compare, kinds, merged
@@ -156,7 +155,7 @@ def test_the_parcel_says_its_length() -> None:
 
 @pytest.mark.parametrize("given", ["-oProxyCommand=x", "a b", "$(id)", "n;id"])
 def test_no_option_or_command_passes_for_a_host(given: str, tmp_path: Path) -> None:
-    with pytest.raises(Wrong):
+    with pytest.raises(NodesUnclear):
         nodes_of(given, None, False, Target(env={}))
 
 
