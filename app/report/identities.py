@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import re2
 
@@ -143,41 +143,52 @@ class Identities:
         return kind, self.name(kind, said.lower())
 
     def _address(self, said: str, before: bytes, after: bytes) -> str | None:
-        address = _parsed(said)
-        if address is None:
+        where = _whereabouts(said)
+        if where is None or (where.like_a_version and _in_a_package_list(before, after)):
             return None
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            inner = self._address(str(address.ipv4_mapped), b"", after)
-            return None if inner is None else f"::ffff:{inner}"
-        if address.is_loopback or address.is_unspecified or said.startswith(("255.", "0.")):
-            return None
-        if isinstance(address, ipaddress.IPv6Address):
-            if not re.match(r"(?i)[23][0-9a-f]{3}:|f[cdef]", said):
-                return None
-        elif (
-            not address.is_private
-            and re.fullmatch(rb"\s*[A-Za-z][\w.+\-]*[ \t]+", before)
-            and re.match(rb"\s|\Z", after)
-            and b"-" in before
-        ):
-            return None  # a line of a package list
-        what = (
-            "link-local" if address.is_link_local
-            else "multicast" if address.is_multicast
-            else "private" if address.is_private and not _documentation(address)
-            else "public"
-        )  # fmt: skip
-        prefix = 24 if address.version == 4 else 64
-        net = self.name("net", str(ipaddress.ip_network(f"{address}/{prefix}", strict=False)))
-        return self.name("ip", str(address), f"({what},{net})")
+        net = self.name("net", where.net)
+        return where.lead + self.name("ip", where.address, f"({where.what},{net})")
+
+
+class _Whereabouts(NamedTuple):
+    """What of an address is kept: its class and its neighbours."""
+
+    lead: str
+    address: str
+    net: str
+    what: str
+    like_a_version: bool
 
 
 @lru_cache(maxsize=4096)
-def _parsed(said: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _whereabouts(said: str) -> _Whereabouts | None:
+    """Nothing where it is no address, or one that every host has."""
     try:
-        return ipaddress.ip_address(said)
+        address = ipaddress.ip_address(said)
     except ValueError:
         return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        inner = _whereabouts(str(address.ipv4_mapped))
+        return inner and inner._replace(lead="::ffff:", like_a_version=False)
+    if address.is_loopback or address.is_unspecified or said.startswith(("255.", "0.")):
+        return None
+    if address.version == 6 and not re.match(r"(?i)[23][0-9a-f]{3}:|f[cdef]", said):
+        return None
+    what = (
+        "link-local" if address.is_link_local
+        else "multicast" if address.is_multicast
+        else "private" if address.is_private and not _documentation(address)
+        else "public"
+    )  # fmt: skip
+    prefix = 24 if address.version == 4 else 64
+    net = str(ipaddress.ip_network(f"{address}/{prefix}", strict=False))
+    unlike = address.version == 6 or address.is_private
+    return _Whereabouts("", str(address), net, what, not unlike)
+
+
+def _in_a_package_list(before: bytes, after: bytes) -> bool:
+    named = re.fullmatch(rb"\s*[A-Za-z][\w.+\-]*[ \t]+", before)
+    return bool(named and re.match(rb"\s|\Z", after) and b"-" in before)
 
 
 def _documentation(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
