@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from ddp_assist.app.diagnose import Question
-from ddp_assist.probes.trial.spec import TrialSpec
+from ddp_assist.probes.trial.nccl import UNTRIED
+from ddp_assist.probes.trial.spec import TrialResult, TrialSpec
+from ddp_assist.probes.trial.verdict import OnStage
 from ddp_assist.probes.trial.warm import WarmTorch
 
 
 class Trials:
-    """A context: nothing of it survives the diagnosis."""
+    """A context: nothing of it survives the diagnosis.
 
-    def __init__(self, question: Question) -> None:
+    `on_stage` hears of each stage of each rank as it comes, and `say` what a trial takes of the
+    GPUs before it begins, and what else is tried when NCCL fails; both in the caller's thread."""
+
+    def __init__(
+        self,
+        question: Question,
+        on_stage: OnStage | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.python = question.python
+        self.on_stage = on_stage
+        self.say = say
         self.warm = WarmTorch(question.python)
         self.last: Mapping[str, Any] | None = None
 
@@ -33,6 +46,16 @@ class Trials:
 
     def meet(self, wanted: Mapping[str, Any]) -> tuple[bool, str]:
         """Whether the ranks joined, and one sentence about it."""
-        result = self.warm.run_trial(TrialSpec(**{"python": self.python, **wanted}))
+        spec = TrialSpec(**{"python": self.python, **wanted})
+        result = self._try(spec)
+        said = result.sentence
+        if result.kind in UNTRIED:
+            why, result = said, self._try(replace(spec, backend="gloo", gpus=()))
+            said = f"{result.sentence}; NCCL itself could not be tried here: {why}"
         self.last = result.as_json()
-        return result.outcome == "joined", result.sentence
+        return result.joined, said
+
+    def _try(self, spec: TrialSpec) -> TrialResult:
+        if spec.cost:
+            self.say(spec.cost)
+        return self.warm.run_trial(spec, self.on_stage, say=self.say)

@@ -13,6 +13,7 @@ from ddp_assist.app.fixes.launch_words import (
     before,
     drop_option,
     edited,
+    meeting,
     placed,
     set_option,
     set_variable,
@@ -127,9 +128,11 @@ def lower_nproc(situation: Situation) -> Fix | None:
         nodes = plan.nnodes[1] if plan.nnodes and plan.launcher == "accelerate" else 1
         yield set_option(launch, plan, "nproc-per-node", str(count * nodes))
 
+    launch = edited(situation, rule)
     return as_fix(
-        situation, f"{count} ranks on this host, one for each GPU", edited(situation, rule)
-    )
+        situation, f"{count} ranks on this host, one for each GPU", launch,
+        trial=launch and meeting(situation, launch),
+    )  # fmt: skip
 
 
 def start_all_ranks(situation: Situation) -> Fix | None:

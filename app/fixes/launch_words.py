@@ -165,7 +165,8 @@ def meeting(situation: Situation, launch: Launch, port: int | None = None) -> di
     backend = situation.target.backend if situation.target.backend in ("gloo", "nccl") else "gloo"
     asked: dict[str, Any] = {
         "backend": backend,
-        "nproc": min(max(ranks, 2), 8),
+        # NCCL wants a GPU for each rank, so a second one is not added there.
+        "nproc": min(ranks if backend == "nccl" else max(ranks, 2), 8),
         "addr": "127.0.0.1" if address in LOOPBACK_NAMES else address,
     }
     return asked | ({} if port is None else {"port": port})

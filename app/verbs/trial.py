@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import sys
 
 from ddp_assist.app.cli import FOUND, OK, UNREADABLE, Wrong
 from ddp_assist.app.options import count, interpreter, parser, seconds
+from ddp_assist.probes.trial.nccl import gpus_here
 from ddp_assist.probes.trial.picture import line, render
 from ddp_assist.probes.trial.run import run_trial
 from ddp_assist.probes.trial.spec import Stage, TrialSpec
@@ -14,13 +17,25 @@ from ddp_assist.probes.trial.spec import Stage, TrialSpec
 
 def tell(stage: Stage) -> None:
     """Each stage as it is passed, on stderr; the picture of the whole comes on stdout."""
-    print(line(stage), file=sys.stderr, flush=True)
+    say(line(stage))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 0,1") from None
 
 
 def run(verb: str, words: list[str]) -> int:
     p = parser(verb, "Let ranks meet here and do one all_reduce.")
     p.add_argument("--backend", choices=("gloo", "nccl", "store"), default="gloo")
-    p.add_argument("--nproc", type=count, default=2, metavar="N", help="ranks, 1 to 64")
+    p.add_argument("--nproc", type=count, metavar="N", help="ranks, 1 to 64 (2, or one per GPU)")
+    p.add_argument("--gpus", type=numbers, default=(), metavar="0,1", help="the GPU of each rank")
     p.add_argument("--addr", default="127.0.0.1", metavar="A", help="the address to meet at")
     p.add_argument("--port", type=count, default=0, metavar="P", help="0 lets the kernel choose")
     p.add_argument("--interface", metavar="IF", help="the interface the backend must take")
@@ -33,10 +48,16 @@ def run(verb: str, words: list[str]) -> int:
     given = p.parse_args(words)
     if not 0 <= given.port < 65536:
         raise Wrong(f"{given.port} is no port (0 to 65535)")
+    nproc = given.nproc
+    if nproc is None:
+        nproc = len(given.gpus) or 2
+        if given.backend == "nccl" and not given.gpus:
+            nproc = max(1, gpus_here(os.environ))
     try:
         spec = TrialSpec(
             backend=given.backend,
-            nproc=given.nproc,
+            nproc=nproc,
+            gpus=given.gpus,
             addr=given.addr,
             port=given.port,
             python=given.python or interpreter(),
@@ -44,9 +65,11 @@ def run(verb: str, words: list[str]) -> int:
             deadline=given.timeout,
             keep_log=given.keep_log,
             init=given.init,
-            torchrun=("--standalone", f"--nproc-per-node={given.nproc}") if given.full else (),
+            torchrun=("--standalone", f"--nproc-per-node={nproc}") if given.full else (),
         )
-        result = run_trial(spec, None if given.json else tell)
+        if spec.cost:
+            say(spec.cost)
+        result = run_trial(spec, None if given.json else tell, say=say)
     except ValueError as why:
         raise Wrong(str(why)) from why
     if given.json:

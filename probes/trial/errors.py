@@ -20,10 +20,24 @@ _TEXTS = (
      "there is no interface {0} with an address here: see `ip -br addr`"),
     ("group", r"Cannot assign requested address|bind: ", "interface-down",
      "the interface has no usable IPv4 address, or is down"),
-    ("group", r"no socket interface found", "interface-missing",
+    ("", r"no socket interface found", "interface-missing",
      "NCCL finds no interface that NCCL_SOCKET_IFNAME allows"),
     ("", r"Duplicate GPU|Multiple Ranks are using the same GPU", "gpu-twice",
-     "two ranks use the same GPU"),
+     "two ranks use the same GPU, which NCCL refuses: start no more ranks than there are GPUs, and "
+     "let each take its own (torch.cuda.set_device(LOCAL_RANK))"),
+    ("", r"busy or unavailable|CUDA_ERROR_DEVICE_UNAVAILABLE", "gpu-busy",
+     "another process has the GPU for itself (see its compute mode in `nvidia-smi -q`)"),
+    ("", r"no kernel image is available", "gpu-architecture",
+     "this torch was not built for this GPU: install a build that has its architecture"),
+    ("", r"driver version is insufficient|driver on your system is too old", "driver-too-old",
+     "the driver is too old for the CUDA of this torch: update it, or install a torch built for an "
+     "older CUDA"),
+    ("", r"CUDA (?:error: )?out of memory|Cuda failure[^\n]*out of memory", "gpu-full",
+     "the memory of the GPU is full: see `nvidia-smi` for who has it"),
+    ("", r"(?:/dev/shm/nccl-|shared memory)[^\n]*(?:No space left|failed to extend)|"
+     r"[Ff]ailed to extend /dev/shm", "shm-too-small",
+     "/dev/shm has no room for NCCL (in a container: --shm-size or --ipc=host)"),
+    ("", r"Mismatched NCCL version", "nccl-versions", "ranks have different versions of NCCL"),
     ("", r"[Cc]onnection closed by (?:remote )?peer|reset by peer|Broken pipe|got 0 bytes|"
      r"[Cc]onnection was likely closed|remote process exit", "peer-left",
      "another rank ended while this one waited for it"),
@@ -68,7 +82,7 @@ def explain(stage: str, event: dict[str, Any], addr: str, port: int) -> tuple[st
     """The kind of an error, and a sentence followed by the words in which it was raised."""
     raw = str(event.get("error") or "").strip()
     kind, number = str(event.get("kind") or ""), event.get("errno")
-    first = raw.splitlines()[0] if raw else ""
+    first = _telling_line(raw)
     words = f"{event.get('type') or 'error'}: {first}"[:400]
     if kind in _KINDS:
         return kind, f"{_KINDS[kind].format(addr=addr, port=port)} ({first[:400]})"
@@ -83,6 +97,13 @@ def explain(stage: str, event: dict[str, Any], addr: str, port: int) -> tuple[st
         if where in ("", stage) and (match := re.search(pattern, raw)):
             return kind, f"{sentence.format(*match.groups(''))} ({words})"
     return "other", words
+
+
+def _telling_line(raw: str) -> str:
+    """The first line; of an error of NCCL what it says last, for the rest is the same for all."""
+    _, mark, last = raw.partition("Last error:\n")
+    lines = (last.strip() if mark and last.strip() else raw).splitlines()
+    return lines[0] if lines else ""
 
 
 CONSEQUENCES = frozenset({"peer-left", "timed-out", "absent", "left"})

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from ddp_assist.probes.trial.guarded import CHILDREN, Guard
-from ddp_assist.probes.trial.spec import Stage, TrialSpec
+from ddp_assist.probes.trial.spec import GPU_MIB, Stage, TrialSpec
 from ddp_assist.probes.trial.verdict import Course
 
 WILDCARD = (
@@ -29,7 +29,8 @@ def run_under_torchrun(
 
     def command(shelter: Path) -> tuple[str, ...]:
         os.mkfifo(shelter / "events", 0o600)
-        plan = {"backend": spec.backend, "until": until, "events": str(shelter / "events")}
+        plan = {"backend": spec.backend, "until": until, "events": str(shelter / "events"),
+                "shelter": str(shelter), "gpu_mib": GPU_MIB}
         (shelter / "plan.json").write_text(json.dumps(plan))
         run = ("-m", "torch.distributed.run", *spec.torchrun)
         return (*run, str(CHILDREN / "rank.py"), str(shelter / "plan.json"))

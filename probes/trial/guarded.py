@@ -23,7 +23,7 @@ CHILDREN = Path(__file__).parent / "children"
 WORKER = str(CHILDREN / "worker.py")
 MARK = "DDP_ASSIST_TRIAL"
 LONGEST_LINE = 65536
-LOG_TAIL = 262144
+LOG_TAIL = 4 << 20
 RANK_VARIABLES = {
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE",
     "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
@@ -85,6 +85,7 @@ class Guard:
         self.limit = time.monotonic() + limit
         self.pending: dict[int, bytes] = {}
         self.over = False
+        self.log_from = 0
         arguments = [str(CHILDREN / "guard.py"), str(self.shelter.path), f"{limit:.3f}"]
         arguments += (["--namespace"] if namespace else []) + ["--", python]
         try:
@@ -173,10 +174,14 @@ class Guard:
         self.shelter.release()
         return text
 
+    def begin_log(self) -> None:
+        """What was printed before belongs to another trial."""
+        self.log_from = os.fstat(self.log.fileno()).st_size
+
     def tail(self) -> str:
-        """The end of what torch and the ranks printed."""
+        """The end of what torch and the ranks of this trial printed."""
         size = os.fstat(self.log.fileno()).st_size
-        text = os.pread(self.log.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
+        text = os.pread(self.log.fileno(), LOG_TAIL, max(self.log_from, size - LOG_TAIL))
         return clean(text)
 
 

@@ -9,14 +9,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ddp_assist.probes.trial.full import run_under_torchrun
 from ddp_assist.probes.trial.guarded import Event, Guard, NotStarted
-from ddp_assist.probes.trial.nccl import experiment, what_nccl_said, worth_experiments
-from ddp_assist.probes.trial.spec import Stage, TrialResult, TrialSpec
+from ddp_assist.probes.trial.nccl import (
+    experiment,
+    what_it_took,
+    what_nccl_said,
+    worth_experiments,
+)
+from ddp_assist.probes.trial.spec import GPU_MIB, Stage, TrialResult, TrialSpec
 from ddp_assist.probes.trial.verdict import Course, OnStage
 
 __all__ = ["Stage", "TrialResult", "TrialSpec", "run_trial"]
@@ -29,11 +34,14 @@ def run_trial(
     spec: TrialSpec,
     on_stage: OnStage | None = None,
     cancel: threading.Event | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> TrialResult:
-    """Try it, and leave nothing behind. Never raises for what the machine may contain."""
+    """Try it, and leave nothing behind. Never raises for what the machine may contain.
+
+    `say` is told what else is tried where NCCL fails."""
     result = attempt(spec, on_stage, cancel)
-    if worth_experiments(spec, result) and not (cancel is not None and cancel.is_set()):
-        return experiment(spec, result, lambda other: attempt(other, None, cancel))
+    if worth_experiments(spec, result):
+        return experiment(spec, result, lambda other: attempt(other, None, cancel), say)
     return result
 
 
@@ -46,9 +54,9 @@ def attempt(
     try:
         python = interpreter(spec.python)
         if spec.torchrun:
-            log = run_under_torchrun(spec, python, full_env(spec), course, until, cancel)
+            log = run_under_torchrun(spec, python, dict(spec.env), course, until, cancel)
             return finish(course, spec, log, cancel)
-        guard = Guard(python, full_env(spec), spec.cwd, spec.deadline + SPARE)
+        guard = Guard(python, spec.env, spec.cwd, spec.deadline + SPARE)
     except NotStarted as problem:
         course.fail("python", str(problem), "not-started")
         return course.result("")
@@ -86,6 +94,8 @@ def plan_for(
         "port": spec.port,
         "world": spec.nproc,
         "ranks": list(spec.ranks or range(spec.nproc)),
+        "gpu_mib": GPU_MIB,
+        "gpus": list(spec.gpus or range(len(spec.ranks) or spec.nproc)),
         "init": spec.init,
         "file": str(guard.shelter.path / f"store-{name}"),
         "interface": spec.interface or "",
@@ -97,11 +107,6 @@ def plan_for(
         "until": until,
         "shelter": str(guard.shelter.path),
     }
-
-
-def full_env(spec: TrialSpec) -> dict[str, str | None]:
-    """The launch's environment; NCCL is made to say which transport and interface it chose."""
-    return ({"NCCL_DEBUG": "INFO"} if spec.backend == "nccl" else {}) | dict(spec.env)
 
 
 def follow(
@@ -146,7 +151,7 @@ def finish(
         sentence = f"cancelled before all ranks were through {result.outcome}"
         result = replace(result, kind="cancelled", sentence=sentence)
     if spec.backend == "nccl":
-        result = replace(result, notes=(*result.notes, *what_nccl_said(log)))
+        result = replace(result, notes=(*result.notes, *what_it_took(result), *what_nccl_said(log)))
     if spec.keep_log:
         return replace(result, log_path=keep(log))
     return result

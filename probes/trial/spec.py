@@ -12,6 +12,8 @@ STAGES = (
 )  # fmt: skip
 MOST_RANKS = 64
 LONGEST = 60.0
+GPU_MIB = 1024
+"""What must be free on a GPU; rank.py's neighbour gpu.py holds the trial to it."""
 SCHEMA = "ddp-assist/trial/1"
 
 State = Literal["begun", "passed", "failed"]
@@ -44,6 +46,9 @@ class TrialSpec:
     """The ranks that run on this host, all when empty. Without rank 0 the store is elsewhere."""
     key: str = ""
     """Shared by the hosts of one trial; random when empty."""
+    gpus: tuple[int, ...] = ()
+    """With NCCL the GPU of each rank of this host, counted as the launch counts them; the first
+    rank takes GPU 0, the next GPU 1, and so on, when empty."""
     torchrun: tuple[str, ...] = ()
     """Options of a real torchrun that is to start the ranks (`--full`); empty: our own worker."""
 
@@ -64,11 +69,24 @@ class TrialSpec:
             (not self.addr or "\0" in self.addr, "an address is needed, for instance 127.0.0.1"),
             (any(not 0 <= rank < self.nproc for rank in here),
              f"the ranks of this host must lie between 0 and {self.nproc - 1}"),
+            (bool(self.gpus) and (len(self.gpus) != len(here) or min(self.gpus) < 0),
+             f"each of the {len(here)} ranks of this host needs a GPU in the list, from 0 on"),
             (0 not in here and (not self.port or not self.key or self.init == "file"),
              "ranks without rank 0 need the port and the key of the trial that hosts the store"),
         ):  # fmt: skip
             if wrong:
                 raise SpecError(advice)
+
+    @property
+    def cost(self) -> str:
+        """What it takes of the GPUs, to be said before; a trial on CPUs takes nothing to speak of.
+        """
+        if self.backend != "nccl":
+            return ""
+        gpus = self.gpus or range(len(self.ranks) or self.nproc)
+        which = "GPU " if len(set(gpus)) == 1 else "each of the GPUs "
+        which += ", ".join(str(index) for index in sorted(set(gpus)))
+        return f"a trial takes up to {GPU_MIB} MiB of {which} for at most {self.deadline:g} s"
 
 
 @dataclass(frozen=True)

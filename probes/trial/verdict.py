@@ -57,6 +57,8 @@ class Course:
         elif what == "refused":
             _, sentence = explain("python", event, self.spec.addr, self.port)
             self.fail("python", sentence, "not-started")
+        elif what == "left":
+            self._called_off(event.get("ranks"))
         elif what == "note":
             self.note(str(event.get("note"))[:500])
 
@@ -69,7 +71,8 @@ class Course:
             pid = pid if isinstance(pid, int) else None
             self.tell(Stage(stage, rank, state="begun", pid=pid))
         elif state == "passed":
-            names = ("port", "ip", "version", "file", "executable", "gpu", "free_mib")
+            names = ("port", "ip", "version", "file", "executable", "gpu", "index", "free_mib",
+                     "took_mib", "nccl")  # fmt: skip
             facts = {n: event[n] for n in names if isinstance(event.get(n), (str, int))}
             if stage == "listen" and isinstance(facts.get("port"), int):
                 self.port = facts["port"]
@@ -77,6 +80,8 @@ class Course:
                 self.address = str(facts.get("ip") or self.address)
             if stage in ("python", "torch-import") and "version" in facts:
                 self.versions[stage.partition("-")[0]] = str(facts["version"])
+            if facts.get("nccl"):
+                self.versions["NCCL"] = str(facts["nccl"])
             self.tell(Stage(stage, rank, seconds, facts=facts))
         elif state == "failed":
             kind, sentence = explain(stage, event, self.spec.addr, self.port)
@@ -100,6 +105,16 @@ class Course:
         told = {stage for stage, who in self.stages if who == rank}
         own = [stage for stage in self.wanted() if stage not in self.once]
         return next((stage for stage in own if stage not in told), own[-1])
+
+    def _called_off(self, ranks: object) -> None:
+        """Ranks that still ran when the trial was over, because another had failed for good."""
+        failed = {r for (_, r), s in self.stages.items() if s.state == "failed" and r is not None}
+        if failed and isinstance(ranks, list):
+            who = ", ".join(map(str, sorted(failed)))
+            why = f"ended while it waited: rank {who} had failed"
+            for (stage, rank), it in list(self.stages.items()):
+                if it.state == "begun" and rank in ranks and rank not in failed:
+                    self.fail(stage, why, "left", rank)
 
     def close(self, why: str) -> None:
         """No more will be heard: what has begun and not ended did not end in time."""
@@ -184,7 +199,7 @@ class Course:
             _absent(failed)
             or tuple(r for r in ranks if r not in seen)
             or (elsewhere if stage in together else ())
-            or tuple(ranks)
+            or (tuple(ranks) if len(ranks) < self.spec.nproc else ())  # all stand there: none lacks
         )
 
 

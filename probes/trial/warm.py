@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from ddp_assist.probes.trial.guarded import Event, Guard, NotStarted, launch_env
+from ddp_assist.probes.trial.nccl import experiment, worth_experiments
 from ddp_assist.probes.trial.run import (
     SPARE,
+    attempt,
     finish,
     follow,
-    full_env,
     interpreter,
     plan_for,
-    run_trial,
 )
 from ddp_assist.probes.trial.spec import TrialResult, TrialSpec
 from ddp_assist.probes.trial.verdict import Course, OnStage
@@ -47,6 +47,7 @@ class WarmTorch:
         self.guard: Guard | None = None
         self.heard: list[Event] = []
         """What was told of the start-up; every trial's result begins with it."""
+        self.tried = False
         self.turn = threading.Lock()
 
     def __enter__(self) -> WarmTorch:
@@ -71,7 +72,7 @@ class WarmTorch:
             if not self.guard.over and self.guard.process.poll() is None:
                 return self.guard
         self._end()
-        self.heard = []
+        self.heard, self.tried = [], False
         with contextlib.suppress(NotStarted):  # the cold trial that follows says why
             self.guard = Guard(interpreter(self.python), self.env, self.cwd, IMPORT + IDLE)
         return self.guard
@@ -102,7 +103,7 @@ class WarmTorch:
 
     def _late(self, spec: TrialSpec) -> dict[str, str | None]:
         """What the trial's environment has and the warm child's has not; None: it must go."""
-        want, have = launch_env(full_env(spec)), launch_env(self.env)
+        want, have = launch_env(spec.env), launch_env(self.env)
         names = sorted(want.keys() | have.keys())
         return {n: want.get(n) for n in names if want.get(n) != have.get(n)}
 
@@ -111,14 +112,24 @@ class WarmTorch:
         spec: TrialSpec,
         on_stage: OnStage | None = None,
         cancel: threading.Event | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> TrialResult:
         """As `run_trial`, with torch already there; one trial at a time."""
+        result = self.attempt(spec, on_stage, cancel)
+        if worth_experiments(spec, result):
+            return experiment(spec, result, lambda other: self.attempt(other, None, cancel), say)
+        return result
+
+    def attempt(
+        self, spec: TrialSpec, on_stage: OnStage | None, cancel: threading.Event | None
+    ) -> TrialResult:
+        """One trial, forked where that is possible."""
         if self.serves(spec):
             with self.turn:
                 guard = self._start()
                 if guard is not None:
                     return self._try(guard, spec, on_stage, cancel)
-        return run_trial(spec, on_stage, cancel)
+        return attempt(spec, on_stage, cancel)
 
     def _try(
         self, guard: Guard, spec: TrialSpec, on_stage: OnStage | None,
@@ -129,6 +140,9 @@ class WarmTorch:
         for event in self.heard:
             course.hear(event)
         plan = plan_for(spec, guard, until, self._late(spec))
+        if self.tried:
+            guard.begin_log()  # the first trial's log begins with what the import said
+        self.tried = True
         guard.send(spec.deadline + SPARE, plan=plan)
         lives = follow(guard, course, until, cancel, self.heard)
         if not lives and cancel is not None and cancel.is_set():

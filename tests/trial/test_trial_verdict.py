@@ -104,7 +104,16 @@ def test_verdict(name: str) -> None:
     jsonschema.validate(json.loads(json.dumps(result.as_json())), SCHEMA)
 
 
+def test_who_was_called_off_says_because_of_whom() -> None:
+    told = course(2, begun("rendezvous", 0), failed("backend", 1, "no GPU 1", "few-gpus"),
+                  {"event": "left", "ranks": [0]})  # fmt: skip
+    result = told.result("")
+    assert (result.outcome, result.missing, result.kind) == ("backend", (1,), "few-gpus")
+    assert "ended while it waited: rank 1 had failed" in result.errors
+
+
 @pytest.mark.parametrize("event", [
+    {"event": "left"}, {"event": "left", "ranks": ["0", None]}, {"event": "left", "ranks": 3},
     {"event": "stage"}, {"event": "stage", "stage": "nonsense", "state": "passed"},
     {"event": "stage", "stage": ["connect"], "state": "passed"},
     {"event": "stage", "stage": "connect", "state": "passed", "rank": 99, "seconds": "x"},

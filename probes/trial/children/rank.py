@@ -11,6 +11,7 @@ import ctypes
 import datetime
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -22,8 +23,7 @@ import time
 from typing import Any, Dict  # noqa: UP035 - Python 3.8
 
 Plan = Dict[str, Any]  # noqa: UP006 - Python 3.8
-MIB = 1 << 20
-GPU_NEEDS = 1024 * MIB
+HERE = os.path.dirname(os.path.abspath(__file__))
 SIOCGIFADDR = 0x8915
 
 
@@ -33,6 +33,16 @@ class Refused(Exception):
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
         self.kind = kind
+
+
+def neighbour(name: str) -> Any:
+    """A file of this folder as a module, so that the folder need not stand on sys.path."""
+    path = os.path.join(HERE, name + ".py")
+    spec = importlib.util.spec_from_file_location(f"ddp_assist_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def root_of(problem: BaseException) -> BaseException:
@@ -121,24 +131,6 @@ def say_where_to_listen(plan: Plan) -> None:
             env["GLOO_SOCKET_IFNAME"] = name
         if plan["interface"] or not env.get("NCCL_SOCKET_IFNAME"):
             env["NCCL_SOCKET_IFNAME"] = "=" + name
-
-
-def take_gpu(torch: Any, rank: int, index: int) -> dict[str, Any]:
-    """One rank, one GPU, and only when enough of its memory is free."""
-    count = torch.cuda.device_count()
-    if not torch.cuda.is_available():
-        nodes = [n for n in os.listdir("/dev") if n.startswith("nvidia")]
-        raise Refused("no-gpu", f"torch {torch.__version__} sees no GPU; CUDA of the build: "
-                      f"{torch.version.cuda}; /dev/nvidia*: {len(nodes) or 'none'}")
-    if index >= count:
-        raise Refused("few-gpus", f"rank {rank} needs a GPU of its own, and {count} can be seen")
-    free, total = torch.cuda.mem_get_info(index)
-    if free < GPU_NEEDS:
-        raise Refused("gpu-full", f"GPU {index} has {free // MIB} MiB free and a trial takes up to "
-                      f"{GPU_NEEDS // MIB} MiB")
-    torch.cuda.set_device(index)
-    torch.cuda.set_per_process_memory_fraction(min(1.0, 64 * MIB / total), index)
-    return {"gpu": torch.cuda.get_device_name(index), "free_mib": free // MIB}
 
 
 def what_answers(addr: str, port: int, patience: float) -> Refused | None:
@@ -238,11 +230,42 @@ def present(store: Any, key: str) -> bool:
         return False
 
 
-def reduce_once(torch: Any, dist: Any, world: int, rank: int, device: str) -> None:
-    tensor = torch.full((8,), float(rank + 1), device=device)
+class Cpu:
+    """Where gloo reduces."""
+
+    name = "cpu"
+    options: dict[str, Any] = {}
+
+    def after(self) -> dict[str, Any]:
+        return {}
+
+
+class Gpu:
+    """Where NCCL reduces, taken in a stage of its own."""
+
+    def __init__(self, torch: Any, plan: Plan, rank: int, index: int, teller: Teller) -> None:
+        self.torch, self.index = torch, index
+        self.gpu = neighbour("gpu")
+        self.gpu.quieten(plan)
+        with teller.stage("backend") as facts:
+            facts.update(self.gpu.take(torch, Refused, plan, rank, index))
+            self.free = facts["free_mib"]
+        self.name = f"cuda:{index}"
+        self.options = self.gpu.group_options(torch, torch_version(torch), index)
+
+    def after(self) -> dict[str, Any]:
+        """Waits for what runs there, and says what the trial took of its memory."""
+        self.torch.cuda.synchronize()
+        free, _ = self.gpu.memory(self.torch, self.index)
+        return {"took_mib": max(0, self.free - free // self.gpu.MIB)}
+
+
+def reduce_once(
+    torch: Any, dist: Any, world: int, rank: int, device: Any, facts: dict[str, Any]
+) -> None:
+    tensor = torch.full((8,), float(rank + 1), device=device.name)
     dist.all_reduce(tensor)
-    if device != "cpu":
-        torch.cuda.synchronize()
+    facts.update(device.after())
     got, right = tensor.tolist(), world * (world + 1) / 2
     if got != [right] * 8:
         raise Refused("wrong-sum", f"the sum is {got[0]} and should be {right}")
@@ -258,12 +281,9 @@ def play(plan: Plan, rank: int, listener: int | None, teller: Teller) -> None:
     import torch.distributed
 
     dist: Any = torch.distributed
-    device = "cpu"
+    device: Any = Cpu()
     if plan["backend"] == "nccl":
-        index = plan["ranks"].index(rank)
-        with teller.stage("backend") as facts:
-            facts.update(take_gpu(torch, rank, index))
-        device = f"cuda:{index}"
+        device = Gpu(torch, plan, rank, plan["gpus"][plan["ranks"].index(rank)], teller)
     with teller.stage("connect"):
         raw = connect(dist, torch_version(torch), plan, listener)
         store = dist.PrefixStore(plan["key"], raw)
@@ -275,9 +295,10 @@ def play(plan: Plan, rank: int, listener: int | None, teller: Teller) -> None:
             with teller.stage("group"):
                 inner = dist.PrefixStore("group", store)
                 dist.init_process_group(plan["backend"], store=inner, rank=rank,
-                                        world_size=plan["world"], timeout=remaining(plan))
-            with teller.stage("all-reduce"):
-                reduce_once(torch, dist, plan["world"], rank, device)
+                                        world_size=plan["world"], timeout=remaining(plan),
+                                        **device.options)
+            with teller.stage("all-reduce") as facts:
+                reduce_once(torch, dist, plan["world"], rank, device, facts)
         with teller.stage("clean-up"):
             leave_together(store, plan, rank, host)
             if plan["backend"] == "nccl":  # it shares memory; gloo's sockets end with the process
@@ -333,16 +354,13 @@ def play_under_torchrun(plan: Plan, rank: int, teller: Teller) -> None:
         import torch.distributed
     dist: Any = torch.distributed
     world = int(os.environ["WORLD_SIZE"])
-    device = "cpu"
+    device: Any = Cpu()
     if plan["backend"] == "nccl":
-        index = int(os.environ["LOCAL_RANK"])
-        with teller.stage("backend") as facts:
-            facts.update(take_gpu(torch, rank, index))
-        device = f"cuda:{index}"
+        device = Gpu(torch, plan, rank, int(os.environ["LOCAL_RANK"]), teller)
     with teller.stage("group"):
-        dist.init_process_group(plan["backend"], timeout=remaining(plan))
-    with teller.stage("all-reduce"):
-        reduce_once(torch, dist, world, rank, device)
+        dist.init_process_group(plan["backend"], timeout=remaining(plan), **device.options)
+    with teller.stage("all-reduce") as facts:
+        reduce_once(torch, dist, world, rank, device, facts)
     with teller.stage("clean-up"):
         dist.destroy_process_group()
 
