@@ -70,7 +70,8 @@ def _has_gpu(pid: int) -> bool:
 
 
 def held(target: Target, gpus: Gpus) -> Iterator[Finding]:
-    left = {pid for f in target.found("left-overs.orphan-ranks") for pid in f.data.get("pids", ())}
+    orphans = target.found("left-overs.orphan-ranks", "left-overs.orphan-ranks-aside")
+    left = {pid for f in orphans for pid in f.data.get("pids", ())}
     for index, facts in gpus.devices.items():
         known = holders(gpus, index)
         if not known:

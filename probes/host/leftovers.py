@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ddp_assist.probes.host.ancestry import launcher, launcher_above
@@ -20,11 +21,24 @@ STARTED_BY = {
     "OMPI_COMM_WORLD_RANK": "mpirun",
     "SLURM_STEP_ID": "srun",
 }
+ASIDE = frozenset({"orphan-ranks", "stopped"})
+"""Bad for the job they belong to; beside a launch that has yet to start they only steer."""
 MOMENT = 0.15
 """Seconds; waiting for a disk passes, waiting for a dead server or GPU does not."""
 
 
-def _look(_: Target) -> Iterator[Finding]:
+def _look(target: Target) -> Iterator[Finding]:
+    for finding in _seen():
+        aside = finding.outcome in ASIDE and not _is_about(target)
+        yield replace(finding, outcome=f"{finding.outcome}-aside") if aside else finding
+
+
+def _is_about(target: Target) -> bool:
+    """Whether a job that is alive may be the one in question: a launch to come is not yet."""
+    return target.plan is None or target.job is not None or bool(target.logs)
+
+
+def _seen() -> Iterator[Finding]:
     processes = snapshot()
     ranks, launchers = distributed(processes)
     ours = {p.pid for p in processes.ancestors(os.getpid())} | {os.getpid()}
@@ -77,7 +91,12 @@ def _orphan_ranks(processes: Processes, ranks: Sequence[Process]) -> Iterator[Fi
     for process in ranks:
         if spawned := SPAWNED.search(" ".join((process.argv or ())[:4])):
             # spawn's children see their parent's end only when they next touch a queue of it.
-            if processes.get(int(spawned[1])) is None and process.ppid != int(spawned[1]):
+            # In a container it names its parent by a number that is another process's here.
+            if (
+                processes.get(int(spawned[1])) is None
+                and process.ppid != int(spawned[1])
+                and not process.numbered_elsewhere
+            ):
                 orphans.append((process, "the script that spawned it"))
             continue
         env = process.environ or {}
@@ -183,6 +202,8 @@ LEFT_OVERS = Probe(
         "orphan-launcher": "info",
         "zombies": "info",
         "stopped": "bad",
+        "orphan-ranks-aside": "info",
+        "stopped-aside": "info",
         "d-state": "bad",
         "hidden": "info",
     },

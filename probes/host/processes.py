@@ -119,6 +119,14 @@ class Process(NamedTuple):
         return os.fsdecode(raw) if raw and raw != b"0" else None
 
     @property
+    def numbered_elsewhere(self) -> bool:
+        """Whether it lives in a PID namespace below ours, where processes have other numbers."""
+        for line in (self._later("status") or b"").splitlines():
+            if line.startswith(b"NSpid:"):
+                return len(line.split()) > 2
+        return False
+
+    @property
     def lives(self) -> bool:
         """Whether this very process, and not a later one of the same pid, is still there."""
         raw = read(f"{self.path}/stat", 4096)

@@ -13,7 +13,8 @@ import pytest
 from ddp_assist.probes.host import leftovers
 from ddp_assist.probes.host.leftovers import LEFT_OVERS
 from ddp_assist.probes.host.processes import snapshot
-from ddp_assist.probes.model import Finding
+from ddp_assist.probes.launch.read import read_launch
+from ddp_assist.probes.model import Finding, Target
 
 pytestmark = pytest.mark.needs("namespaces")
 Elsewhere = Callable[..., dict[str, tuple[str, dict[str, Any]]]]
@@ -103,6 +104,36 @@ def test_a_rank_of_spawn_whose_parent_died(boxed: Callable[..., Any]) -> None:
     argv = f"exec -a python {sys.executable} -c 'import time; time.sleep(600)' '{real}'"
     found = boxed(f'P=$(bash -c "{argv}" >/dev/null 2>&1 & echo $!); {wait}')
     assert "the script that spawned it" in found["left-overs.orphan-ranks"][0]
+
+
+def test_a_rank_of_spawn_in_a_container_names_its_parent_by_another_number(
+    boxed: Callable[..., Any],
+) -> None:
+    """The box below the box is seen from above, as a container is from its host."""
+    wait = "until readlink /proc/$P/exe | grep -q python; do :; done"
+    real = (
+        "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5, parent_pid=99999)"
+    )
+    argv = f"exec -a python {sys.executable} -c 'import time; time.sleep(600)' '{real}'"
+    inner = f"unshare -p -f --kill-child=SIGKILL bash -c \"{argv}\" >/dev/null 2>&1 & "
+    child = "until P=$(cat /proc/$!/task/$!/children) && [ -n \"$P\" ]; do :; done; P=${P%% *}"
+    found = boxed(f"{inner}{child}; {wait}")
+    assert set(found) == {"left-overs.none"} and found["left-overs.none"][1]["ranks"]
+
+
+def test_what_is_left_of_another_job_is_no_fault_of_a_launch_to_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped = Finding("left-overs", "stopped", "pid 7: stopped", {"pids": [7]})
+    monkeypatch.setattr(leftovers, "_seen", lambda: iter([stopped]))
+    launch = read_launch(["torchrun", "train.py"], {}, Path("/"))
+    for target, outcome in (
+        (Target(), "stopped"),
+        (Target(plan=launch.main), "stopped-aside"),
+        (Target(plan=launch.main, job=7), "stopped"),
+        (Target(plan=launch.main, logs=("x.log",)), "stopped"),
+    ):
+        assert [f.outcome for f in LEFT_OVERS.look(target)] == [outcome]
 
 
 def test_ended_children_that_nobody_fetched(boxed: Callable[..., Any]) -> None:
