@@ -53,6 +53,8 @@ class Diagnosis:
     seconds: float = 0.0
     trial: Mapping[str, Any] | None = None
     """What the last trial told, stage by stage."""
+    changed: list[str] = field(default_factory=list)
+    """What was done to this machine on the user's word."""
 
     @property
     def causes(self) -> list[Ranked]:

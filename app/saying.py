@@ -8,11 +8,11 @@ from typing import Any
 
 from ddp_assist import __version__
 from ddp_assist.app.case import to_json
-from ddp_assist.app.diagnose import Diagnosis
+from ddp_assist.app.diagnose import Diagnosis, weights
 from ddp_assist.app.export import as_fix
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.report import allowed
-from ddp_assist.app.tree import Ranked, load, page
+from ddp_assist.app.tree import Ranked, load, page, ruled_out
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.text import clean
 
@@ -24,20 +24,41 @@ def as_json(diagnosis: Diagnosis, fixes: Sequence[Fix]) -> dict[str, Any]:
         {
             "schema": SCHEMA,
             "symptom": diagnosis.symptom.id if diagnosis.symptom else None,
+            "asked": asked(diagnosis),
             "causes": [as_cause(r) for r in diagnosis.causes],
             "hidden": [{"id": r.cause, "by": r.hidden_by} for r in diagnosis.ranked if r.hidden_by],
+            "ruled_out": [
+                {"id": cause, "by": finding.sentence}
+                for cause, finding in ruled_out(load(), diagnosis.ranked).items()
+            ],
             "noise": [{"id": f.outcome, "line": _line(f)} for f in diagnosis.noise],
             "fixes": [dict(as_fix(fix)) for fix in fixes],
             "findings": [to_json(f) for f in diagnosis.findings],
             "unanswered": [{"probe": f.probe, "why": f.sentence} for f in diagnosis.unanswered],
+            "fine": sorted({f.key for f in diagnosis.findings if weights().get(f.key) == "ok"}),
             "seconds": diagnosis.seconds,
             "path": path(diagnosis),
             "trial": diagnosis.trial,
             "environment": environment(diagnosis),
             "versions": versions(diagnosis),
+            "changed": diagnosis.changed,
         }
     )
     return result
+
+
+def asked(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What the user gave, as far as it was given."""
+    question, symptom = diagnosis.question, diagnosis.symptom
+    launch = diagnosis.target.launch
+    given = {
+        "symptom": symptom.title if symptom else None,
+        "launch": launch.text if launch else None,
+        "script": str(question.script) if question.script else None,
+        "logs": list(question.logs),
+        "job": question.job,
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def path(diagnosis: Diagnosis) -> list[str]:

@@ -48,6 +48,8 @@ class Session:
     looking: bool = False
     trail: list[str] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    """What was done to this machine on the user's word."""
     cancel: threading.Event = field(default_factory=threading.Event)
     catalogue: dict[str, Probe] = field(
         default_factory=lambda: {probe.id: probe for probe in probes()}
@@ -78,7 +80,8 @@ class Session:
     def done(self, target: Target, asked: frozenset[str]) -> None:
         self.looking = False
         self.diagnosis = conclude(
-            Diagnosis(self.question, target, self.findings, asked=asked), self.tree
+            Diagnosis(self.question, target, self.findings, asked=asked, changed=self.changed),
+            self.tree,
         )
         self.case.add("asked-all", probes=sorted(asked))
 

@@ -306,6 +306,19 @@ def rank(
     return sorted(ranked, key=lambda r: (r.hidden_by is not None, *_strength(r)))
 
 
+def ruled_out(tree: Tree, ranked: Sequence[Ranked]) -> dict[str, Finding]:
+    """What the walk to the first cause left aside, each with what led elsewhere."""
+    reached = {r.cause for r in ranked}
+    found: dict[str, Finding] = {}
+    for passed in ranked[0].path if ranked else ():
+        if passed.finding is None:
+            continue
+        for to in tree.steps[passed.step].targets():
+            for cause in sorted(_below(tree, to) - reached):
+                found.setdefault(cause, passed.finding)
+    return found
+
+
 def _strength(r: Ranked) -> tuple[float, ...]:
     """Surest first; then what the complaint leads to, what was seen live, and what came first."""
     seen = [p.finding for p in r.path if p.finding is not None]

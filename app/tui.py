@@ -319,8 +319,9 @@ class Assistant(App[int]):
             self.post_message(Said(f"nothing was ended: {why}"))
             return
         self.session.case.add("ended", pid=pid, port=port, gone=gone)
-        said = "is gone" if gone else "got SIGTERM and is still there after 10 s"
-        self.post_message(Said(f"pid {pid} {said}"))
+        said = f"pid {pid} {'is gone' if gone else 'got SIGTERM and is still there after 10 s'}"
+        self.session.changed.append(said)
+        self.post_message(Said(said))
         self.post_message(Again())
 
     def on_copy_wanted(self, event: CopyWanted) -> None:

@@ -14,13 +14,11 @@ from ddp_assist.app.report.markdown import markdown
 from ddp_assist.app.report.plain import plain
 from ddp_assist.app.report.redact import Redactor, standard_redactor
 from ddp_assist.app.report.secrets import data
+from ddp_assist.app.report.sections import MORE
 
 Format = Literal["md", "html", "json", "txt"]
 
 __all__ = ["Format", "Redactor", "ReportBlocked", "render", "standard_redactor", "write_report"]
-
-
-MORE = "more variables, not shown"
 
 
 class ReportBlocked(WriteFailed):

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from ddp_assist.app.report.sections import sections
+from ddp_assist.app.report.sections import sections, stage_line
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -56,7 +56,7 @@ def timeline(stages: Sequence[Mapping[str, Any]]) -> str:
     for n, stage in enumerate(timed):
         y, width = 8 + n * 22, max(2.0, 300 * float(stage["seconds"]) / longest)
         kind = ' class="failed"' if stage.get("error") else ""
-        said = f"rank {stage.get('rank')} {stage.get('stage')} {stage['seconds']:.3f} s"
+        said = stage_line({**stage, "error": None})
         rows.append(f'<rect{kind} x="210" y="{y}" width="{width:.1f}" height="14"></rect>')
         rows.append(f'<text x="4" y="{y + 12}">{escape(said[:60])}</text>')
     return _svg("The stages of the trial", 520, len(timed) * 22 + 14, rows)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-BADGES = {
-    "ran": "proven here: a trial with this launch joined",
-    "holds": "checked here: the probes were asked again and the cause is gone",
+PROOF = {
+    "ran": "proven here: ranks met with this launch",
+    "holds": "checked here: the probes were asked again, and the cause is gone",
     "failed": "tried here, and it did not help",
     "not-tried": "not tried",
 }
+MORE = "more variables, not shown"
+"""The name under which an environment counts what it does not show."""
+# Letters and marks that mean nothing to a reader of Markdown, HTML or mentions.
+_HARMLESS = re.compile(r"[A-Za-z0-9 ,.;:'\"()/=+_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,97 +39,199 @@ class Section:
 
 def sections(diagnosis: Mapping[str, Any]) -> list[Section]:
     found = [
-        Section("Answer", _answer(diagnosis)),
-        Section("Fix", _fixes(diagnosis)),
-        Section("Evidence", _evidence(diagnosis)),
-        Section("Ruled out", _against(diagnosis)),
-        Section(
-            "Alarming, but not the problem", _lines(e["line"] for e in diagnosis.get("noise", ()))
-        ),
-        Section(
-            "Could not be looked at",
-            _lines(
-                f"{_name(e, 'probe')}: {_name(e, 'why')}" for e in diagnosis.get("unanswered", ())
-            ),
-        ),
+        Section("Answer", tuple(_answer(diagnosis))),
+        Section("What was asked", _asked(diagnosis.get("asked"))),
+        Section("Fix", tuple(_first_fix(diagnosis))),
+        Section("Other ways", tuple(_other_fixes(diagnosis))),
+        Section("Evidence", tuple(_evidence(diagnosis))),
+        Section("Ruled out", _ruled_out(diagnosis)),
+        Section("Alarming, but not the problem", _noise(diagnosis)),
+        Section("Could not be looked at", _unanswered(diagnosis)),
         Section("Trial", _trial(diagnosis.get("trial"))),
-        Section("Environment", _plain(diagnosis.get("environment"))),
+        Section("Environment", _environment(diagnosis.get("environment"))),
         Section("Versions", _plain(diagnosis.get("versions"))),
         Section("See it yourself", _commands(diagnosis)),
         Section("Changed on this machine", _changed(diagnosis)),
-    ]
+    ]  # fmt: skip
     return [section for section in found if section.blocks]
 
 
-def _answer(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
-    causes = diagnosis.get("causes") or ()
+def said(text: str) -> Block:
+    """A sentence as prose where nothing in it could be markup, else as code."""
+    harmless = _HARMLESS.fullmatch(text) and "://" not in text
+    return Block("text" if harmless else "code", text)
+
+
+def _all(diagnosis: Mapping[str, Any], name: str) -> Sequence[Any]:
+    found: Sequence[Any] = diagnosis.get(name) or ()
+    return found
+
+
+def _answer(diagnosis: Mapping[str, Any]) -> Iterator[Block]:
+    causes = _all(diagnosis, "causes")
     if not causes:
-        left = bool(diagnosis.get("unanswered"))
-        said = "No cause was found" + (", and not everything could be looked at." if left else ".")
-        return (Block("text", said),)
-    lines = [f"{c.get('certainty', '')}: {c.get('title', '')} ({c.get('id', '')})" for c in causes]
-    blocks = [Block("text", "What is wrong, the likeliest first:"), Block("code", "\n".join(lines))]
-    if causes[0].get("for"):
-        blocks += [Block("text", "Because:"), Block("code", "\n".join(causes[0]["for"]))]
-    return tuple(blocks)
+        left = bool(_all(diagnosis, "unanswered"))
+        yield Block("text", f"No cause was found{', and not everything could be seen' * left}.")
+        return
+    first, *others = causes
+    yield said(f"{str(first.get('certainty', '')).capitalize()}: {first.get('title', '')} ({first.get('id', '')}).")  # noqa: E501
+    yield Block("text", _prospect(_all(diagnosis, "fixes"), diagnosis.get("trial")))
+    if first.get("for"):
+        yield Block("text", "What says so:")
+        yield from _lines(first["for"])
+    if first.get("would_decide"):
+        yield Block("text", "What would make it sure:")
+        yield from _lines(first["would_decide"])
+    if others:
+        yield Block("text", "Less likely, in this order:")
+        yield from _lines(f"{c.get('certainty')}: {c.get('title')} ({c.get('id')})" for c in others)
 
 
-def _fixes(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
-    blocks: list[Block] = []
-    for fix in diagnosis.get("fixes") or ():
-        blocks.append(Block("code", f"{fix.get('title', '')} (for {fix.get('cause', '')})"))
-        blocks.append(Block("text", f"Proof: {BADGES.get(fix.get('badge', ''), 'not tried')}."))
-        if fix.get("why"):
-            blocks.append(Block("code", str(fix["why"])))
-        if fix.get("launch"):
-            blocks.append(Block("code", str(fix["launch"]).strip("\n"), "bash"))
-        blocks += [Block("code", f["diff"].rstrip("\n"), "diff") for f in fix.get("files") or ()]
-        steps = [f"{n}. {step}" for n, step in enumerate(fix.get("steps") or (), 1)]
-        blocks += [Block("code", "\n".join(steps))] if steps else []
-        if fix.get("does_not"):
-            blocks += [Block("text", "Does not fix:"), Block("code", str(fix["does_not"]))]
-    return tuple(blocks)
+def _prospect(fixes: Sequence[Mapping[str, Any]], trial: Any) -> str:
+    """The second sentence: what to do about it, and how sure that is."""
+    if not fixes:
+        return "No cure of it is known here."
+    badge = fixes[0].get("badge")
+    if badge == "ran":
+        return f"The corrected launch below was tried here, and {_joined(trial)}."
+    if badge == "holds":
+        return "With the correction below the cause is gone when looked at again."
+    if badge == "failed":
+        return "The cure below was tried here and did not help."
+    alone = fixes[0].get("safety") == "system"
+    return "The steps below cure it." if alone else "The cure below was not tried here."
 
 
-def _evidence(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
+def _joined(trial: Any) -> str:
+    if not isinstance(trial, Mapping) or trial.get("outcome") != "joined":
+        return "its ranks met"
+    took = trial.get("seconds")
+    within = f" within {took:.2f} s" if isinstance(took, (int, float)) else ""
+    return f"{int(trial.get('nproc') or 0)} ranks met and computed the right sum{within}"
+
+
+def _asked(asked: Any) -> tuple[Block, ...]:
+    if not isinstance(asked, Mapping):
+        return ()
+    lines = [f"{name}: {entry}" for name, value in asked.items() for entry in _each(value)]
+    return _lines(lines)
+
+
+def _each(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def _first_fix(diagnosis: Mapping[str, Any]) -> Iterator[Block]:
+    fixes = _all(diagnosis, "fixes")
+    if not fixes:
+        return
+    before = (diagnosis.get("asked") or {}).get("launch")
+    after = fixes[0].get("launch")
+    yield Block("code", str(fixes[0].get("title", "")))
+    if before and after and before.strip() != after.strip():
+        yield Block("text", "Before and after:")
+        changed = difflib.ndiff(_launch_lines(before), _launch_lines(after))
+        yield Block("code", "\n".join(line for line in changed if line[0] != "?"), "diff")
+    yield from _fix(fixes[0])
+
+
+def _other_fixes(diagnosis: Mapping[str, Any]) -> Iterator[Block]:
+    for fix in _all(diagnosis, "fixes")[1:]:
+        yield Block("code", f"{fix.get('title', '')} (for {fix.get('cause', '')})")
+        yield from _fix(fix)
+
+
+def _launch_lines(text: str) -> list[str]:
+    return text.strip("\n").splitlines()
+
+
+def _fix(fix: Mapping[str, Any]) -> Iterator[Block]:
+    if fix.get("launch"):
+        yield Block("code", str(fix["launch"]).strip("\n"), "bash")
+    for file in fix.get("files") or ():
+        yield Block("code", file["diff"].rstrip("\n"), "diff")
+    yield from _lines(f"{n}. {step}" for n, step in enumerate(fix.get("steps") or (), 1))
+    if fix.get("launch") or fix.get("files"):
+        yield Block("text", f"Proof: {PROOF.get(fix.get('badge', ''), 'not tried')}.")
+    if fix.get("why"):
+        yield Block("code", str(fix["why"]))
+    if fix.get("does_not"):
+        yield Block("text", "Does not fix:")
+        yield Block("code", str(fix["does_not"]))
+
+
+def _evidence(diagnosis: Mapping[str, Any]) -> Iterator[Block]:
+    """What speaks for a cause first; what was merely in order is a list of names at the end."""
+    fine = set(_all(diagnosis, "fine"))
+    speaks = {said for cause in _all(diagnosis, "causes") for said in cause.get("for") or ()}
+    seen = [f for f in _all(diagnosis, "findings") if f.get("outcome") != "unknown"]
+    told = [f for f in seen if _key(f) not in fine]
     lines: list[str] = []
-    for finding in diagnosis.get("findings") or ():
-        if finding.get("outcome") == "unknown":
-            continue
-        lines.append(f"{finding['probe']}.{finding['outcome']}: {finding.get('sentence', '')}")
+    for finding in sorted(told, key=lambda f: f.get("sentence") not in speaks):
+        lines.append(f"{_key(finding)}: {finding.get('sentence', '')}")
         for evidence in finding.get("evidence") or ():
             lines += [f"    {line}" for line in evidence.get("lines") or ()]
             lines += [f"    from {evidence['source']}"] if evidence.get("source") else []
-    return (Block("code", "\n".join(lines)),) if lines else ()
+    yield from _lines(lines)
+    if well := [f"{_key(f)}: {f.get('sentence', '')}" for f in seen if _key(f) in fine]:
+        yield Block("text", "Looked at and in order:")
+        yield from _lines(well)
 
 
-def _against(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
+def _key(finding: Mapping[str, Any]) -> str:
+    return f"{finding.get('probe', '')}.{finding.get('outcome', '')}"
+
+
+def _ruled_out(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
+    against = [
+        f"{cause.get('id', '')}: spoken against by: {word}"
+        for cause in _all(diagnosis, "causes")
+        for word in cause.get("against") or ()
+    ]
+    explained = [f"{e['id']}: explained by {e['by']}" for e in _all(diagnosis, "hidden")]
+    by: dict[str, list[str]] = {}
+    for entry in _all(diagnosis, "ruled_out"):
+        by.setdefault(entry["by"], []).append(entry["id"])
+    left = [f"{', '.join(ids)}: {finding}" for finding, ids in by.items()]
+    return _lines([*against, *explained, *left])
+
+
+def _noise(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
+    return _lines(entry["line"] for entry in _all(diagnosis, "noise"))
+
+
+def _unanswered(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
     return _lines(
-        f"{cause.get('id', '')}: {said}"
-        for cause in diagnosis.get("causes") or ()
-        for said in cause.get("against") or ()
+        f"{entry.get('probe', '')}: {entry.get('why', '')}" if isinstance(entry, Mapping) else entry
+        for entry in _all(diagnosis, "unanswered")
     )
 
 
 def _trial(trial: Mapping[str, Any] | None) -> tuple[Block, ...]:
     if not trial:
         return ()
-    lines = [
-        f"{trial.get('backend', '')}, {trial.get('nproc', '')} ranks: {trial.get('outcome', '')}"
-    ]
-    for stage in trial.get("stages") or ():
-        seconds = stage.get("seconds")
-        took = f"{seconds:8.3f} s" if isinstance(seconds, (int, float)) else "         -"
-        lines.append(
-            f"rank {stage.get('rank')}  {took}  {stage.get('stage')}  "
-            f"{stage.get('error') or ''}".rstrip()
-        )
-    return (Block("code", "\n".join(lines)),)
+    head = f"{trial.get('backend', '')}, {trial.get('nproc', '')} ranks: {trial.get('outcome', '')}"
+    return _lines([head, *(stage_line(stage) for stage in trial.get("stages") or ())])
+
+
+def stage_line(stage: Mapping[str, Any]) -> str:
+    """Who got through what, and in what time."""
+    rank, seconds = stage.get("rank"), stage.get("seconds")
+    who = "all" if rank is None else f"rank {rank}"
+    took = f"{seconds:.3f} s" if isinstance(seconds, (int, float)) else "-"
+    return f"{who:<8}{stage.get('stage')!s:<14}{took:>10}  {stage.get('error') or ''}".rstrip()
+
+
+def _environment(shown: Any) -> tuple[Block, ...]:
+    if not isinstance(shown, Mapping):
+        return ()
+    lines = [f"{name}={value}" for name, value in shown.items() if name != MORE]
+    return _lines([*lines, f"{shown[MORE]} {MORE}"] if MORE in shown else lines)
 
 
 def _commands(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
     seen: dict[str, None] = {}
-    for finding in diagnosis.get("findings") or ():
+    for finding in _all(diagnosis, "findings"):
         for evidence in finding.get("evidence") or ():
             if evidence.get("see"):
                 seen[f"{shlex.join(map(str, evidence['see']))}  # {finding['probe']}"] = None
@@ -145,14 +253,6 @@ def _plain(value: Any) -> tuple[Block, ...]:
     return (Block("code", str(value)),)
 
 
-def _lines(lines: Any) -> tuple[Block, ...]:
-    text = "\n".join(lines)
+def _lines(lines: Iterable[Any]) -> tuple[Block, ...]:
+    text = "\n".join(map(str, lines))
     return (Block("code", text),) if text else ()
-
-
-def _name(entry: Any, key: str) -> str:
-    return (
-        str(entry.get(key, ""))
-        if isinstance(entry, Mapping)
-        else (str(entry) if key == "probe" else "")
-    )

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,16 +48,22 @@ def run(verb: str, words: list[str]) -> int:
     p.add_argument("--port", type=port, metavar="N", help="the port that PID holds")
     given = p.parse_args(ours)
     asked = question(given, launch_of(launch))
+    changed: list[str] = []
     if given.yes_end is not None:
         from ddp_assist.app.verbs.end import end_now
 
-        end_now(given.yes_end, given.port)
+        changed.append(end_now(given.yes_end, given.port))
     with _stdin_as_file(asked) as asked:
-        return answer(asked, given.no_trial, given.timeout, given.json, given.out)
+        return answer(asked, given.no_trial, given.timeout, given.json, given.out, changed)
 
 
 def answer(
-    asked: Question, no_trial: bool, timeout: float | None, want_json: bool, out: Path | None
+    asked: Question,
+    no_trial: bool,
+    timeout: float | None,
+    want_json: bool,
+    out: Path | None,
+    changed: Sequence[str] = (),
 ) -> int:
     """Diagnoses, proves, prints and writes; returns the exit code."""
     begun = time.monotonic()
@@ -72,6 +78,7 @@ def answer(
             return 128 + signal.SIGTERM
         fixes = prove.all_of(diagnosis, trials.meet if trials else None)
         diagnosis.trial = trials.last if trials else None
+        diagnosis.changed = list(changed)
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     result = as_json(diagnosis, fixes)
     if want_json:

@@ -8,7 +8,7 @@ from ddp_assist.app.actions import Refused, end, pin
 from ddp_assist.app.cli import Wrong
 
 
-def end_now(pid: int, port: int | None) -> None:
+def end_now(pid: int, port: int | None) -> str:
     if port is None:
         raise Wrong("--yes-end needs --port N: only the holder of that port is ended")
     try:
@@ -21,4 +21,6 @@ def end_now(pid: int, port: int | None) -> None:
         raise Wrong(f"nothing was ended: {why}") from why
     if not gone:
         raise Wrong(f"pid {pid} got SIGTERM and is still there after 10 s; SIGKILL was not sent")
-    print(f"pid {pid} is gone, port {port} is free", file=sys.stderr)
+    said = f"pid {pid} was ended, port {port} is free"
+    print(said, file=sys.stderr)
+    return said
