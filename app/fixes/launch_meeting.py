@@ -39,8 +39,8 @@ def another_port(situation: Situation) -> Fix | None:
     if port is None:
         return None
     launch = edited(situation, lambda launch, plan: _port(situation, launch, plan, str(port)))
-    old = situation.value("port")
-    left = f"whoever has port {old} keeps it" if old else ""
+    holder = next((f for f in situation.speaks_for if f.key.startswith("port.held")), None)
+    left = f"whoever has port {holder.data.get('port')} keeps it" if holder else ""
     return as_fix(
         situation, f"meet on port {port}, which is free here", launch, does_not=left,
         trial=launch and meeting(situation, launch, port),
