@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddp_assist.probes.child import ask
+from ddp_assist.probes.child import Answer, ask
 from ddp_assist.probes.host.python import environment, interpreter
 from ddp_assist.probes.host.shadow import folders, shadows
 from ddp_assist.probes.host.words import brief, several
@@ -17,6 +17,8 @@ from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 FACTS = Path(__file__).with_name("torch_child.py")
 OLDEST = (1, 13)
 DEADLINE = 45.0
+STEERS_IMPORT = ("PYTHON", "LD_", "DYLD_", "CUDA", "NCCL", "TORCH", "HOME", "VIRTUAL_ENV", "CONDA")
+_KNOWN: dict[tuple[str, bool, frozenset[tuple[str, str]]], tuple[Answer, tuple[int, int]]] = {}
 
 
 def _look(target: Target) -> Iterator[Finding]:
@@ -27,15 +29,7 @@ def _look(target: Target) -> Iterator[Finding]:
         yield unknown("torch", "the launch's Python is not found")
         return
     env = environment(target)
-    answer = ask(
-        FACTS,
-        {"import": _is_wanted(target)},
-        deadline=DEADLINE - 2,
-        python=python,
-        isolated=False,
-        env=_sane(env),
-        cwd=Path("/"),
-    )
+    answer = _asked(python, _sane(env), _is_wanted(target))
     shown = brief(python)
     see = (
         Evidence(
@@ -83,6 +77,38 @@ def _look(target: Target) -> Iterator[Finding]:
         f for f in shadowed if f.outcome == "shadowed-module"
     ]:
         yield Finding("torch", "fine", f"torch {data['version']} for {built} in {shown}", data, see)
+
+
+def _asked(python: str, env: Mapping[str, str], wanted: bool) -> Answer:
+    """What its torch says; a look with a fix in place need not import the same torch again."""
+    steering = frozenset((k, v) for k, v in env.items() if k.startswith(STEERS_IMPORT))
+    key = (python, wanted, steering)
+    known = _KNOWN.get(key)
+    if known is not None and known[1] == _stamp(known[0]):
+        return known[0]
+    answer = ask(
+        FACTS,
+        {"import": wanted},
+        deadline=DEADLINE - 2,
+        python=python,
+        isolated=False,
+        env=env,
+        cwd=Path("/"),
+    )
+    stamp = _stamp(answer)
+    if answer.ended == "well" and stamp is not None:
+        _KNOWN[key] = (answer, stamp)
+    return answer
+
+
+def _stamp(answer: Answer) -> tuple[int, int] | None:
+    """Tells an installed torch from the one that is installed over it."""
+    folder = next((v.get("folder") for v in answer.values if isinstance(v, dict)), None)
+    try:
+        status = os.stat(folder) if folder else None
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns) if status else None
 
 
 def _is_wanted(target: Target) -> bool:

@@ -73,6 +73,8 @@ def called(
         return _process(evaluate, call)
     if ends(kind):
         return Value(kind="ends()")
+    if args and (kind == "contextlib.closing" or kind.endswith(".enter_context")):
+        return args[0]
     of = union([*args, *kwargs.values()])
     if is_random(kind):
         return Value(of=of | {"random"}, kind=f"{kind}()", call=call)

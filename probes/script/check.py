@@ -77,6 +77,7 @@ _BAD = [
     "gpu-global-rank-index",
     "gpu-shared-by-ranks",
     "uneven-inputs",
+    "port-lost-after-pick",
 ]
 _MAYBE = [
     "port-lost-after-pick",

@@ -176,8 +176,17 @@ def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
                 "the port is found free and given back here, but the store only takes it later: in "
                 "between another process can take it"
             )
-            yield at(main[pick], "port-lost-after-pick-maybe", sentence)
+            slow = any(_takes_long(c) for c in between)
+            yield at(main[pick], f"port-lost-after-pick{'' if slow else '-maybe'}", sentence)
         return
+
+
+def _takes_long(call: Call) -> bool:
+    """What lasts a second or more for sure: long enough that somebody else's turn comes."""
+    if call.name == "time.sleep":
+        seconds = call.args[0].const if call.args else None
+        return isinstance(seconds, (int, float)) and seconds >= 1
+    return call.name.endswith((".load_dataset", ".from_pretrained", ".snapshot_download"))
 
 
 def _quick(call: Call) -> bool:
