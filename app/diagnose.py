@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
 from ddp_assist.probes.catalogue import READERS, probes
 from ddp_assist.probes.jobs.target import launch_of
-from ddp_assist.probes.launch.plan import Launch
-from ddp_assist.probes.launch.read import read_launch
-from ddp_assist.probes.model import Finding, Probe, Target, Weight
+from ddp_assist.probes.launch import check
+from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan
+from ddp_assist.probes.launch.quoted import NOWHERE, launches
+from ddp_assist.probes.launch.read import read_launch, reread
+from ddp_assist.probes.logs.reading import read
+from ddp_assist.probes.model import Finding, Probe, Target, Weight, unknown
 from ddp_assist.probes.network.endpoints import endpoints
 from ddp_assist.probes.runner import Told, run
 from ddp_assist.probes.script.whereabouts import whereabouts
 
+_MOST_QUOTED = 8
+# What the check of a launch learns from files of this host.
+_LOOKS_HERE = frozenset({"hostfile-invalid", "local-rank-argument"})
 COMPLAINTS = frozenset({"log", "story", "flight-recorder", "ras", "job"})
 """Probes that tell what went wrong; the others tell what is wrong here."""
 
@@ -97,11 +105,36 @@ def target_of(question: Question) -> Target:
 def is_here(target: Target) -> bool:
     """Whether what was given belongs to this machine, so that looking at it can tell anything.
 
-    A log alone may come from anywhere: it is from here when it names files that are here.
+    A log may come from anywhere: it is from here when what it belongs to is here.
     """
-    if target.plans or target.job is not None or target.script is not None or not target.logs:
+    if target.job is not None or not target.logs:
         return True
-    return any(f.data.get("from_here") for f in target.seen)
+    if target.script is not None and target.script.exists():
+        return True
+    return any(_starts_here(plan) for plan in target.plans)
+
+
+def _starts_here(plan: LaunchPlan) -> bool:
+    """Whether this command could have been started here: its script, or its launcher, is there."""
+    if plan.script_path is not None:
+        return plan.script_path.exists()
+    program = plan.words[0] if plan.words else plan.launcher
+    return which(program, path=plan.environment(os.environ).get("PATH")) is not None
+
+
+def _quoted(target: Target) -> Iterator[Launch]:
+    """The launches that the logs quote."""
+    texts = [line.text for log in read(target.logs) for line in log.lines()]
+    yield from islice(launches(texts), _MOST_QUOTED)
+
+
+def _by_its_words(launch: Launch) -> Iterator[Finding]:
+    """What is wrong with a launch of some other host, as far as its words alone can tell."""
+    elsewhere = reread(replace(launch, env={}, cwd=NOWHERE), launch.text)
+    target = Target(plan=elsewhere.main, launch=elsewhere, env={}, cwd=NOWHERE)
+    for finding in check.look(target):
+        if check.OUTCOMES[finding.outcome] == "bad" and finding.outcome not in _LOOKS_HERE:
+            yield finding
 
 
 def look(
@@ -116,10 +149,14 @@ def look(
     readers = [p for p in chosen if p.id in READERS]
     begun = time.monotonic()
     seen = run(readers, target, told, cancel, deadline)
+    here = is_here(target)
+    if not here or target.launch is None:
+        for launch in [target.launch] if target.launch else _quoted(target):
+            seen += tuple(_by_its_words(launch))
     target = replace(target, seen=seen)
     scripted, backend = whereabouts(target)
     target = replace(target, endpoints=endpoints(target, scripted), backend=backend)
-    others = [p for p in chosen if p.id not in READERS] if is_here(target) else []
+    others = [p for p in chosen if p.id not in READERS] if here else []
     left = None if deadline is None else max(0.1, deadline - (time.monotonic() - begun))
     seen += run(others, target, told, cancel, left)
     asked = frozenset(p.id for p in (*readers, *others) if p.applies(replace(target, seen=seen)))
@@ -155,8 +192,17 @@ def diagnose(
     deadline: float | None = None,
 ) -> Diagnosis:
     begun = time.monotonic()
-    target = target_of(question)
+    unread: tuple[Finding, ...] = ()
+    try:
+        target = target_of(question)
+    except LaunchError as why:
+        if not question.logs:
+            raise
+        # A log of another host often comes with words about its launch that are no command here.
+        target = target_of(replace(question, launch=()))
+        unread = (unknown("plan", str(why)),)
     target, findings, asked = look(target, told, cancel, deadline)
+    findings = (*unread, *findings)
     diagnosis = conclude(Diagnosis(question, target, findings, asked=asked))
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     return diagnosis

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from ddp_assist.probes.logs.excerpt import Excerpt
 from ddp_assist.probes.logs.ranks import Line, taken_apart
 from ddp_assist.probes.logs.scan import Hit, scanner
 from ddp_assist.probes.logs.source import NotALog, Source, pasted, sources
+from ddp_assist.probes.logs.unwrapped import LARGEST, unwrapped
 
 _KEPT = 16 << 20
 
@@ -85,7 +86,24 @@ def _one(source: Source, share: int, watch: Watch | None) -> Log:
             log.counts[hit.signature.id] = log.counts.get(hit.signature.id, 0) + 1
     except NotALog as why:
         log.unreadable = str(why)
+    if not log.unreadable and log.size <= LARGEST:
+        _add_broken_lines(log)
     return log
+
+
+def _add_broken_lines(log: Log) -> None:
+    """What is only recognised once lines that a terminal broke are whole again."""
+    lines = list(log.excerpt.lines())
+    for at_full in ("", " "):
+        whole = unwrapped(lines, at_full)
+        if len(whole) == len(lines):
+            return
+        text = "\n".join(text for _, text in whole).encode()
+        for hit in scanner().scan_bytes(text):
+            if hit.signature.id not in log.hits:
+                log.hits[hit.signature.id] = replace(hit, line=whole[hit.line - 1][0])
+                log.counts[hit.signature.id] = 1
+    log.hits = dict(sorted(log.hits.items(), key=lambda item: item[1].line))
 
 
 def _counted(source: Source, log: Log, watch: Watch | None) -> Iterator[bytes]:

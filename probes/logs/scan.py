@@ -98,18 +98,30 @@ class Scanner:
 
     def _at(self, window: _Window, begin: int, stop: int, seen: int, line: int) -> Iterator[Hit]:
         text = window.data[begin:stop]
-        for index in self._patterns.among(text):
-            match = self._patterns[index].search(text)
-            if match:
-                yield Hit(self._single[index], line, text, _groups(match))
+        said = bare(text)
+        among = set(self._patterns.among(text))
+        # What stands first on its line is looked for behind the label of a rank, too.
+        behind = set(self._patterns.among(said)) - among if said != text else set()
+        for index in sorted(among | behind):
+            match = self._patterns[index].search(said if index in behind else text)
+            if match and self._single[index].holds(groups := _groups(match)):
+                yield Hit(self._single[index], line, text, groups)
         if self._spanning and self._wide_look.search(window.data, begin, seen):
             yield from self._look_wide(window, begin, stop, line)
 
     def _look_wide(self, window: _Window, begin: int, stop: int, line: int) -> Iterator[Hit]:
-        around = _same_label(window.data, begin, stop, self._reach)
+        for across in (False, True):
+            around = _around(window.data, begin, stop, self._reach, across)
+            yield from self._look_around(window, around, across, line)
+
+    def _look_around(
+        self, window: _Window, around: list[tuple[int, bytes]], across: bool, line: int
+    ) -> Iterator[Hit]:
         text = b"\n".join(each for _, each in around)
         for index in self._wide.among(text):
             each = self._spanning[index]
+            if each.across is not across:
+                continue
             match = self._wide[index].search(text)
             if match is None or text.count(b"\n", match.start(), match.end()) > each.span:
                 continue
@@ -218,8 +230,10 @@ def _segment(data: bytes, first: int, last: int) -> tuple[int, int]:
     return begin, stop if cr < 0 else cr
 
 
-def _same_label(data: bytes, begin: int, stop: int, reach: int) -> list[tuple[int, bytes]]:
-    """The line at begin..stop and its neighbours of the same rank, each with its distance."""
+def _around(
+    data: bytes, begin: int, stop: int, reach: int, across: bool
+) -> list[tuple[int, bytes]]:
+    """The line at begin..stop and its neighbours, of the same rank or `across` all ranks."""
     around = [(0, data[begin:stop])]
     edge = begin
     for distance in range(1, reach + 1):
@@ -235,6 +249,8 @@ def _same_label(data: bytes, begin: int, stop: int, reach: int) -> list[tuple[in
         _, later = _segment(data, edge + 1, edge + 1)
         around.append((distance, data[edge + 1 : later]))
         edge = later
+    if across:
+        return [(distance, bare(text).rstrip(b"\r")) for distance, text in around]
     label = label_of(data[begin:stop])
     return [(distance, text[len(label) :].rstrip(b"\r"))
             for distance, text in around if label_of(text) == label]  # fmt: skip
@@ -243,6 +259,23 @@ def _same_label(data: bytes, begin: int, stop: int, reach: int) -> list[tuple[in
 def label_of(text: bytes) -> bytes:
     found = _LABEL.match(text)
     return found.group() if found else b""
+
+
+_QUOTED = re.compile(rb"[>`\"' \t]{0,8}")
+
+
+def bare(text: bytes) -> bytes:
+    """A line without the labels before it and the quotation marks of a paste around it."""
+    for _ in range(3):
+        rest = text[len(label_of(text)) :]
+        quoted = _QUOTED.match(rest)
+        # Indentation belongs to the line; only what quotes it goes.
+        if quoted and quoted.group().strip():
+            rest = rest[quoted.end() :]
+        if rest == text:
+            break
+        text = rest
+    return text.rstrip(b"\r`")
 
 
 def _groups(match: re.Match[bytes]) -> dict[str, str]:

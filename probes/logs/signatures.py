@@ -21,7 +21,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-_KNOWN_FIELDS = {"id", "weight", "by", "says", "pattern", "examples", "near", "span"}
+_KNOWN_FIELDS = {
+    "id", "weight", "by", "says", "pattern", "examples", "near", "span", "across", "more",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Signature:
     near: tuple[str, ...] = ()
     span: int = 0
     """How many lines of the same rank may follow the first and still belong to the match."""
+    across: bool = False
+    """Whether those lines may be of any rank: what two ranks say is held against each other."""
+    more: tuple[str, ...] = ()
+    """Two of the pattern's groups, numbers, of which the first must be the greater one."""
     file: str = ""
 
     @property
@@ -47,6 +53,13 @@ class Signature:
             return (f"(?m:{self.pattern})",)
         form = "(?i:{})" if ignores_case(self.pattern) else "{}"
         return tuple(form.format(re.escape(word)) for word in sorted(words))
+
+    def holds(self, groups: Mapping[str, str]) -> bool:
+        """Whether the numbers of a match stand to each other as they must."""
+        if not self.more:
+            return True
+        first, second = (groups.get(name, "") for name in self.more)
+        return first.isdecimal() and second.isdecimal() and int(first) > int(second)
 
     def sentence(self, data: Mapping[str, str]) -> str:
         """What the line says, with what it names; what it does not name is left out."""
@@ -91,6 +104,8 @@ def _one(table: dict[str, Any], file: str) -> Signature:
         examples=tuple(table.get("examples", ())),
         near=tuple(table.get("near", ())),
         span=table.get("span", 0),
+        across=table.get("across", False),
+        more=tuple(table.get("more", ())),
         file=file,
     )
 
@@ -122,9 +137,12 @@ def _wrong_with(one: Signature) -> list[str]:
         groups = named(compiled(one.pattern))
     except BadPattern as error:
         return [*found, f"the pattern does not compile: {error}"]
+    if len(one.more) not in (0, 2):
+        found.append("more needs the names of two groups")
     said = {name for _, name, _, _ in string.Formatter().parse(one.says) if name}
+    said |= set(one.more)
     if missing := said - groups:
-        found.append(f"says names {', '.join(sorted(missing))}, which the pattern has not")
+        found.append(f"says or more names {', '.join(sorted(missing))}, which the pattern has not")
     alone = Scanner((one,))
     found += [
         f"does not match its example {text[:80]!r}"

@@ -46,6 +46,19 @@ _ESCAPES = re.compile(
 )
 _INVISIBLE = re.compile(rb"\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf")
 _ANY_INVISIBLE = compiled(_INVISIBLE.pattern.decode(), captures=False)
+# What a web page or a word processor makes of quotation marks, blanks and brackets.
+_TYPESET = {
+    b"\xe2\x80\x98": b"'", b"\xe2\x80\x99": b"'", b"\xe2\x80\x9c": b'"', b"\xe2\x80\x9d": b'"',
+    b"\xc2\xa0": b" ", b"\xef\xbc\x9a": b": ",
+    b"&#39;": b"'", b"&#x27;": b"'", b"&apos;": b"'", b"&quot;": b'"', b"&lt;": b"<",
+    b"&gt;": b">", b"&amp;": b"&", b"&nbsp;": b" ",
+}  # fmt: skip
+_ANY_TYPESET = re.compile(b"|".join(map(re.escape, _TYPESET)))
+_TO_SET = compiled(
+    "&(?:#39|#x27|apos|quot|lt|gt|amp|nbsp);|"
+    r"\xe2\x80[\x98\x99\x9c\x9d]|\xc2\xa0|\xef\xbc\x9a",
+    captures=False,
+)
 _RANK_IN_NAME = re.compile(
     r"(?:^|/)(\d{1,6})/(?:stdout|stderr)(?:\.log)?$|rank[_-]?(\d{1,6})(?=\D|$)|"
     r"[_-](\d{1,4})\.(?:out|err|log|txt)$|(?:^|/)(\d{1,4})\.(?:out|err|log|txt)$",
@@ -292,6 +305,8 @@ def _plain(block: bytes) -> bytes:
         block = block.replace(b"\x00", b"")
     if not block.isascii() and _ANY_INVISIBLE.search(block):
         block = _INVISIBLE.sub(b"", block)
+    if _TO_SET.search(block):
+        block = _ANY_TYPESET.sub(lambda found: _TYPESET[found.group()], block)
     return block
 
 

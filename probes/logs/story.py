@@ -18,7 +18,8 @@ _FOLLOWS = re.compile(
     r"(?i)closed by (?:remote )?peer|reset by peer|broken pipe|GLHF|remote process exited|"
     r"ncclRemoteError|connection was likely closed|pair closure|"
     r"should dump.{0,40}flag|SignalException|got signal: \d+|death signal|"
-    r"received errors while waiting for send/recv|store may have|connection is closed"
+    r"RendezvousClosedError|received errors while waiting for send/recv|store may have|"
+    r"connection is closed"
 )
 # What a rank says that gave up waiting: who was late is not in the line.
 _WAITED = re.compile(
