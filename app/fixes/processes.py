@@ -9,7 +9,7 @@ from ddp_assist.probes.model import Finding
 
 
 def end_process(situation: Situation) -> Fix | None:
-    """Offered for processes of the user's own that were seen as left-overs, each ended by itself."""
+    """Offered for left-overs of the user's own, each ended by itself."""
     seen = next((f for f in situation.speaks_for if _pids(f)), None)
     if seen is None:
         return None
@@ -17,7 +17,7 @@ def end_process(situation: Situation) -> Fix | None:
     named = seen.data.get("command") or "the process"
     arguments = f"--yes-end {pids[0]}" + (f" --port {port}" if port else "")
     listed = ",".join(map(str, pids))
-    ours = (f"let ddp-assist end it (SIGTERM first, then it asks): ddp-assist diagnose {arguments}",)
+    ours = f"let ddp-assist end it (SIGTERM first, then it asks): ddp-assist diagnose {arguments}"
     return Fix(
         situation.cause,
         f"end pid {listed}, which is left over from an earlier run",
@@ -25,7 +25,7 @@ def end_process(situation: Situation) -> Fix | None:
         launch=situation.target.launch,
         steps=(
             f"look at it once more: ps -o pid,ppid,user,lstart,args -p {listed}",
-            *(ours if port and len(pids) == 1 else ()),
+            *((ours,) if port and len(pids) == 1 else ()),
             f"or end it yourself: kill {' '.join(map(str, pids))}",
         ),
         does_not=f"what {str(named)[:60]} was doing is lost",
