@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,8 @@ SEEDS = {
 @pytest.mark.parametrize("name", SEEDS)
 def test_nothing_new_breaks_a_promise(name: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
-        reason = "no wheel of atheris" if sys.version_info < (3, 11) else "atheris is not installed"
-        pytest.skip(f"needs atheris: {reason}")
+        wheel = sys.version_info >= (3, 11) and platform.machine() == "x86_64"
+        pytest.skip("needs atheris" if wheel else "no wheel of atheris for this machine")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for number, seed in enumerate(SEEDS[name]):
