@@ -12,7 +12,12 @@ from urllib.parse import quote
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_PASSPHRASE", "PGPASSWORD", "GIT_CREDENTIALS", "SLACK_WEBHOOK", "S3_SECRET", "COMET_API_KEY", "SOME_BEARER", "X_JWT", "CLIENT_SECRET", "SESSION_COOKIE", "AZURE_SAS", "SIGNING_KEY", "LICENSE_KEY", "DSN", "SSHPASS", "NEPTUNE_API_TOKEN"]
+NAMES = (
+    "HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "MY_PASSPHRASE",
+    "PGPASSWORD", "GIT_CREDENTIALS", "SLACK_WEBHOOK", "S3_SECRET", "COMET_API_KEY", "SOME_BEARER",
+    "X_JWT", "CLIENT_SECRET", "SESSION_COOKIE", "AZURE_SAS", "SIGNING_KEY", "LICENSE_KEY", "DSN",
+    "SSHPASS", "NEPTUNE_API_TOKEN",
+)  # fmt: skip
 SECRETS = {name: f"Cn4ry{n}+x/{n * 7919 % 997}Zq" for n, name in enumerate(NAMES, 1)}
 SCRIPT = "import torch.distributed as dist\ndist.init_process_group('gloo')\n"
 HOST, USER = "canaryhost7", "canaryuser"
