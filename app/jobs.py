@@ -5,57 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ddp_assist.probes.host.processes import snapshot
-from ddp_assist.probes.jobs.find import Job, find_jobs
-from ddp_assist.probes.jobs.stacks import Stack, stacks
-from ddp_assist.probes.jobs.state import Doing, watch
+from ddp_assist.app.diagnose import weights
+from ddp_assist.app.tree import load, rank, recognised
+from ddp_assist.probes.jobs.live import Shown, live
+from ddp_assist.probes.model import Finding
+from ddp_assist.probes.network.holder import user_name
 from ddp_assist.probes.text import clean
 
 
 def alive(with_stacks: bool = False) -> list[dict[str, Any]]:
     """Every job with what each rank is doing; stacks are asked of py-spy, and only on request."""
-    jobs = find_jobs(snapshot())
-    doing = watch(jobs)
-    at = stacks([r.process.pid for job in jobs for r in job.ranks]) if with_stacks else {}
-    return [as_json(job, doing[job.id], at) for job in jobs]
+    return [as_json(shown) for shown in live(with_stacks)]
 
 
-def as_json(job: Job, doing: Sequence[Doing], at: dict[int, Stack]) -> dict[str, Any]:
+def as_json(shown: Shown) -> dict[str, Any]:
+    scene, job = shown.scene, shown.scene.job
+    first = job.launcher or (job.ranks[0].process if job.ranks else None)
     return {
         "id": job.id,
         "launcher": clean(job.kind),
         "master": clean(f"{job.host}:{job.port}" if job.port else ""),
         "world_size": job.world_size,
+        "user": "" if job.uid is None else clean(user_name(job.uid)),
+        "age_s": round(first.age()) if first else 0,
+        "left_over": job.is_left_over,
+        "quiet_s": None if scene.quiet is None else round(scene.quiet, 1),
         "ranks": [
             {
                 "rank": d.rank.rank,
                 "pid": d.rank.process.pid,
                 "state": d.state,
-                "where": clean(
-                    at[d.rank.process.pid].where if d.rank.process.pid in at else d.where
-                ),
+                "where": clean(d.where),
+                "told_by": d.rank.told_by,
             }
-            for d in sorted(doing, key=lambda d: (d.rank.rank is None, d.rank.rank or 0))
+            for d in scene.doing
         ],
         "missing": job.missing,
-        "verdict": verdict(job, doing),
+        "verdict": verdict(shown.findings),
     }
 
 
-def verdict(job: Job, doing: Sequence[Doing]) -> dict[str, str | None]:
-    """What can be said without stacks; `diagnose --job PID` walks on from here."""
-    stopped = [d for d in doing if d.state == "stopped"]
-    if stopped:
-        named = ", ".join(str(d.rank.rank) for d in stopped)
-        return {"cause": "rank-stopped", "sentence": f"rank {named} is stopped"}
-    if job.missing:
-        named = ", ".join(map(str, job.missing))
-        return {"cause": "rank-never-started", "sentence": f"rank {named} is not here"}
-    if not doing:
-        return {
-            "cause": None,
-            "sentence": "a launcher without ranks: it waits, or has just started",
-        }
-    if all(d.waits or d.state == "idle" for d in doing):
-        return {"cause": None, "sentence": f"all {len(doing)} ranks wait"}
-    return {"cause": None, "sentence": "nothing looks wrong from outside"}
+def verdict(findings: Sequence[Finding]) -> dict[str, str | None]:
+    """The likeliest cause, from what the job shows alone; `diagnose --job PID` asks the rest."""
+    weigh = weights()
+    bad = [f for f in findings if weigh[f.key] == "bad"]
+    if not bad:
+        sentence = findings[0].sentence if findings else "nothing is known"
+        return {"cause": None, "sentence": sentence}
+    tree = load()
+    ranked = rank(tree, findings, recognised(tree, bad), {"job"}, weigh)
+    return {"cause": ranked[0].cause if ranked else None, "sentence": bad[0].sentence}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,18 +25,25 @@ def run(verb: str, words: list[str]) -> int:
         json.dump({"schema": SCHEMA, "jobs": shown}, sys.stdout, allow_nan=False, indent=1)
         print()
     else:
-        print("\n".join(table(shown)) or "no distributed job is alive here")
+        print("\n".join(lines(shown)) or "no distributed job is alive here")
     return FOUND if any(job["verdict"]["cause"] for job in shown) else OK
 
 
-def table(jobs: Sequence[dict[str, Any]]) -> list[str]:
-    lines: list[str] = []
+def lines(jobs: Sequence[dict[str, Any]]) -> list[str]:
+    found: list[str] = []
     for job in jobs:
         size = f"{len(job['ranks'])} of {job['world_size'] or '?'} ranks"
-        lines.append(f"{job['id']:<8} {job['launcher']:<12} {size:<16} {job['master']}")
-        lines += [_line(entry) for entry in job["ranks"]]
-        lines.append(f"    {job['verdict']['sentence']}")
-    return lines
+        age = time.strftime("%H:%M:%S", time.gmtime(job["age_s"]))
+        found.append(
+            f"{job['id']:<8} {job['launcher']:<12} {size:<16} {job['master']:<22}"
+            f" {job['user']:<10} up {age}".rstrip()
+        )
+        found += [_line(entry) for entry in job["ranks"][:64]]
+        if len(job["ranks"]) > 64:
+            found.append(f"    and {len(job['ranks']) - 64} more ranks")
+        cause = job["verdict"]["cause"]
+        found.append(f"    {cause + ': ' if cause else ''}{job['verdict']['sentence']}")
+    return found
 
 
 def _line(rank: dict[str, Any]) -> str:

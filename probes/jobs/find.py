@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from ddp_assist.probes.host.processes import Process, Processes
+from ddp_assist.probes.host.processes import Process, Processes, read
 from ddp_assist.probes.network.holder import is_launcher, is_torch, short
 
-TORCH_THREADS = ("pt_", "gloo_tcp", "gloo_")
+GROUP_THREADS = ("pt_tcpstore", "pt_gloo", "gloo_", "pt_nccl")
+"""Threads that only a process has which joined a store or a group, or hosts one."""
+WORKERS = ("pt_data_", "pt_inductor")
+NEVER = ("resource_tracker", "forkserver", "semaphore_tracker")
+LOOPBACK = ("", "localhost", "::1", "ip6-localhost")
+
+Told = Literal["environment", "stack", "command line", "start order", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,13 @@ class Rank:
     rank: int | None
     local_rank: int | None
     env: Mapping[str, str]
+    told_by: Told = "environment"
+
+    @property
+    def name(self) -> str:
+        """How a sentence calls it."""
+        number = "?" if self.rank is None else self.rank
+        return f"rank {number} (pid {self.process.pid})"
 
 
 @dataclass(slots=True)
@@ -32,6 +47,12 @@ class Job:
     port: int | None
     world_size: int | None
     ranks: list[Rank] = field(default_factory=list)
+    ports: dict[int, list[int]] = field(default_factory=dict)
+    """Who was told which port, where the ranks were told different ones."""
+    helpers: dict[int, list[Process]] = field(default_factory=dict)
+    """What the ranks started themselves: workers of data loaders and compilers, trackers."""
+    dead: list[Process] = field(default_factory=list)
+    """Ended children of the launcher that nobody fetched yet."""
 
     @property
     def is_local(self) -> bool:
@@ -39,48 +60,91 @@ class Job:
         sizes = [_number(r.env, "LOCAL_WORLD_SIZE") for r in self.ranks]
         if any(size is not None for size in sizes):
             return all(size == self.world_size for size in sizes)
-        return self.host in ("", "localhost") or self.host.startswith("127.")
+        return is_loopback(self.host)
 
     @property
     def missing(self) -> list[int]:
         """Ranks that should live here and do not."""
-        here = {r.rank for r in self.ranks}
-        if self.world_size is None or None in here:
+        return [n for n in self._expected() if n not in self._here()]
+
+    @property
+    def elsewhere(self) -> list[int]:
+        """Ranks that are not on this host, and need not be."""
+        if self.world_size is None or None in self._here():
             return []
-        if self.is_local:
-            return [n for n in range(self.world_size) if n not in here]
-        size = next((_number(r.env, "LOCAL_WORLD_SIZE") for r in self.ranks), None)
-        node = next((_number(r.env, "GROUP_RANK") for r in self.ranks), None)
-        if size is None or node is None:
-            return []
-        return [n for n in range(node * size, (node + 1) * size) if n not in here]
+        expected = set(self._expected())
+        absent = (n for n in range(min(self.world_size, 1 << 20)) if n not in expected)
+        return [n for n in absent if n not in self._here()]
 
     @property
     def twice(self) -> list[int]:
         """Ranks that two processes claim to be."""
-        seen = [r.rank for r in self.ranks if r.rank is not None]
-        return sorted({n for n in seen if seen.count(n) > 1})
+        seen: set[int] = set()
+        again: set[int] = set()
+        for r in self.ranks:
+            if r.rank is not None:
+                (again if r.rank in seen else seen).add(r.rank)
+        return sorted(again)
+
+    @property
+    def uid(self) -> int | None:
+        first = self.ranks[0].process if self.ranks else self.launcher
+        return first.uid if first else None
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether whoever started the ranks is gone."""
+        return bool(self.ranks) and self.launcher is None and all(
+            r.process.ppid == 1 and ("TORCHELASTIC_RUN_ID" in r.env or is_spawned(r.process))
+            for r in self.ranks
+        )  # fmt: skip
+
+    @property
+    def pids(self) -> list[int]:
+        return [r.process.pid for r in self.ranks]
+
+    def _here(self) -> set[int | None]:
+        return {r.rank for r in self.ranks}
+
+    def _expected(self) -> Sequence[int]:
+        """The ranks that belong to the nodes whose processes we see."""
+        if self.world_size is None or None in self._here():
+            return []
+        if self.is_local:
+            return range(min(self.world_size, 1 << 20))
+        nodes: set[tuple[int, int]] = set()
+        for r in self.ranks:
+            size, node = _number(r.env, "LOCAL_WORLD_SIZE"), _number(r.env, "GROUP_RANK")
+            if size is not None and node is not None and size <= self.world_size:
+                nodes.add((node, size))
+        return sorted({n for node, size in nodes for n in range(node * size, (node + 1) * size)})
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")
 
 
 def find_jobs(processes: Processes) -> list[Job]:
-    jobs: dict[tuple[str, ...], Job] = {}
-    waiting: list[Process] = []
+    """All of them, the ranks of each in order."""
+    by_parent: dict[int, list[Process]] = {}
+    pythons: list[Process] = []
+    launchers: list[Process] = []
     for process in processes:
+        by_parent.setdefault(process.ppid, []).append(process)
         if process.kernel or not _may_be_rank(process):
             continue
-        if is_launcher(process):
-            waiting.append(process)
-            continue
-        env = process.environ or {}
-        rank = _number(env, "RANK")
-        if rank is not None or _is_spawned(process, processes):
-            _add(jobs, processes, process, env, rank)
-    started = {job.launcher.pid for job in jobs.values() if job.launcher}
-    for launcher in waiting:
-        if launcher.pid not in started and not _has_ranks(launcher, jobs.values(), processes):
-            key = (f"launcher {launcher.pid}",)
-            jobs[key] = Job(str(launcher.pid), launcher, _kind(launcher), "", None, None)
-    return sorted(jobs.values(), key=lambda job: job.id)
+        (launchers if is_launcher(process) else pythons).append(process)
+    tree = _Tree(processes, by_parent, {p.pid for p in launchers})
+    jobs = _merged([*_named(tree, pythons), *_spawned(tree, pythons), *_hidden(tree, launchers)])
+    started = {p.pid for job in jobs for r in job.ranks for p in processes.ancestors(r.process.pid)}
+    for launcher in launchers:
+        if launcher.pid not in started and not _is_inner(tree, launcher):
+            jobs.append(Job(str(launcher.pid), launcher, _kind(launcher), "", None, None))
+    for job in jobs:
+        job.ranks.sort(key=lambda r: (r.rank is None, r.rank or 0, r.process.started))
+        job.helpers = {r.process.pid: tree.below(r.process.pid) for r in job.ranks}
+        job.dead = _dead(tree, job)
+    return sorted(jobs, key=lambda job: int(job.id))
 
 
 def unnamed(pid: int, processes: Processes) -> Job | None:
@@ -93,56 +157,290 @@ def unnamed(pid: int, processes: Processes) -> Job | None:
     if not ranks:
         return None
     job = Job(str(pid), asked, "", "", None, None)
-    job.ranks = [Rank(p, None, None, p.environ or {}) for p in ranks]
+    job.ranks = [Rank(p, None, None, p.environ or {}, "") for p in ranks]
     return job
+
+
+def family(job: Job, processes: Processes) -> set[int]:
+    """Every pid that belongs to the job: launcher, ranks, and what stands between and above."""
+    pids = set(job.pids) | ({job.launcher.pid} if job.launcher else set())
+    for pid in list(pids):
+        pids |= {p.pid for p in processes.descendants(pid)}
+        pids |= {p.pid for p in processes.ancestors(pid) if p.pid != 1}
+    return pids
+
+
+def is_spawned(process: Process) -> bool:
+    """A child of multiprocessing's spawn method."""
+    return any("spawn_main(" in word for word in (process.argv or ())[:8])
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    processes: Processes
+    by_parent: Mapping[int, Sequence[Process]]
+    launchers: set[int]
+
+    def children(self, pid: int) -> Sequence[Process]:
+        return self.by_parent.get(pid, ())
+
+    def below(self, pid: int) -> list[Process]:
+        found: list[Process] = []
+        waiting = [pid]
+        while waiting and len(found) < 10_000:
+            for child in self.children(waiting.pop()):
+                found.append(child)
+                waiting.append(child.pid)
+        return found
+
+    def launcher_of(self, process: Process) -> Process | None:
+        above = self.processes.ancestors(process.pid)
+        return next((p for p in above if p.pid in self.launchers), None)
 
 
 def _may_be_rank(process: Process) -> bool:
     return process.comm.startswith(("python", "pt_", "torchrun", "accelerate", "deepspeed"))
 
 
-def _is_spawned(process: Process, processes: Processes) -> bool:
-    """A worker of mp.spawn or fork whose parent has torch in it."""
-    argv = " ".join((process.argv or ())[:6])
-    if "resource_tracker" in argv or "forkserver" in argv:
+def in_group(process: Process) -> bool:
+    return any(name.startswith(GROUP_THREADS) for name in process.thread_names or ())
+
+
+def _named(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
+    """Ranks whose environment says which they are, by the place where they are to meet."""
+    envs = {p.pid: p.environ or {} for p in pythons if p.state not in "ZX"}
+    named = {pid for pid, env in envs.items() if _number(env, "RANK") is not None}
+    ranks = [p for p in pythons if p.pid in named and not _is_helper(tree, p, envs, named)]
+    found: dict[tuple[str, ...], Job] = {}
+    for process in ranks:
+        env = envs[process.pid]
+        host, port = env.get("MASTER_ADDR", ""), _number(env, "MASTER_PORT")
+        run = env.get("TORCHELASTIC_RUN_ID", "")
+        place = _netns(process) if is_loopback(host) else ""
+        key = (
+            (str(process.uid), place, run, host, str(port))
+            if port or run
+            else (f"parent {process.ppid}",)
+        )
+        launcher = tree.launcher_of(process)
+        kind = _kind(launcher) if launcher else "env"
+        job = found.setdefault(
+            key, Job(str((launcher or process).pid), launcher, kind, host, port, None)
+        )
+        job.world_size = job.world_size or _number(env, "WORLD_SIZE")
+        job.ranks.append(Rank(process, _number(env, "RANK"), _number(env, "LOCAL_RANK"), env))
+    return iter(found.values())
+
+
+def _is_helper(
+    tree: _Tree, process: Process, envs: Mapping[int, Mapping[str, str]], named: set[int]
+) -> bool:
+    """A process that inherited a rank's variables: a data loader's worker, a tracker, a tool.
+
+    Of a rank and what it started the upper one is the rank, unless it merely wraps the one that
+    joined the group.
+    """
+    if _is_tracker(process) or process.comm.startswith(WORKERS):
+        return True
+    env = envs[process.pid]
+    for above in tree.processes.ancestors(process.pid):
+        if above.pid in named and _same_rank(envs[above.pid], env):
+            wraps = in_group(process) and not in_group(above)
+            return not wraps or _is_copy(process, above)
+    return any(
+        child.pid in named and _same_rank(envs[child.pid], env)
+        and in_group(child) and not in_group(process)
+        for child in tree.below(process.pid) if child.pid in envs
+    )  # fmt: skip
+
+
+def _is_copy(process: Process, parent: Process) -> bool:
+    """Started by multiprocessing, not as a program of its own."""
+    return is_spawned(process) or process.argv == parent.argv
+
+
+def _same_rank(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    names = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+    return all(one.get(name) == other.get(name) for name in names)
+
+
+def _is_tracker(process: Process) -> bool:
+    return any(word in text for text in (process.argv or ())[:6] for word in NEVER)
+
+
+def _spawned(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
+    """Ranks that no variable names: children of one parent that meet in a group.
+
+    Their command line may say which they are, and multiprocessing starts its workers in order.
+    """
+    families: dict[int, list[Process]] = {}
+    envs: dict[int, Mapping[str, str]] = {}
+    for process in pythons:
+        if _is_tracker(process) or process.comm.startswith(WORKERS):
+            continue
+        above = tree.processes.get(process.ppid)
+        envs[process.pid] = env = process.environ or {}
+        inherited = above is not None and _is_copy(process, above)
+        if _number(env, "RANK") is None or inherited:
+            families.setdefault(process.ppid, []).append(process)
+    for ppid, children in families.items():
+        above = tree.processes.get(ppid)
+        if ppid == 1:
+            yield from _orphans(children, envs)
+        elif above is not None and ppid not in tree.launchers:
+            yield from _family(tree, above, children, envs)
+
+
+def _family(
+    tree: _Tree, above: Process, children: Sequence[Process], envs: Mapping[int, Mapping[str, str]]
+) -> Iterator[Job]:
+    met = [p for p in children if in_group(p)]
+    copies = [p for p in children if _is_copy(p, above)]
+    if copies and (any(p in met for p in copies) or _is_about_to_meet(above, copies)):
+        if not in_group(above):  # else it is a rank itself, and these are its helpers
+            yield _in_order(copies, envs, above, str(above.pid))
+    elif met:
+        yield _in_order(met, envs, above if above.comm.startswith("python") else None,
+                        str(met[0].pid), alone=False)  # fmt: skip
+
+
+def _orphans(children: Sequence[Process], envs: Mapping[int, Mapping[str, str]]) -> Iterator[Job]:
+    """Ranks whose parent is gone, told apart by session; some may have ended since."""
+    groups: dict[tuple[int, int], list[Process]] = {}
+    for process in children:
+        if in_group(process):
+            groups.setdefault((process.session, process.group), []).append(process)
+    for found in groups.values():
+        yield _in_order(found, envs, None, str(found[0].pid), alone=False)
+
+
+def _in_order(
+    children: Sequence[Process], envs: Mapping[int, Mapping[str, str]],
+    above: Process | None, name: str, alone: bool = True,
+) -> Job:  # fmt: skip
+    """`alone`: these are all that were started, so that their order counts."""
+    children = sorted(children, key=lambda p: (p.started, p.pid))
+    first = envs[children[0].pid]
+    host = first.get("MASTER_ADDR") or _word(children[0], "master-addr") or ""
+    port = _number(first, "MASTER_PORT") or _option(children[0], "master-port")
+    job = Job(name, above, "spawn" if alone else "env", host, port, None)
+    for place, process in enumerate(children):
+        job.world_size = job.world_size or _option(process, "world-size")
+        if process.state in "ZX":
+            continue
+        said = _option(process, "rank")
+        number, told_by = (said, "command line") if said is not None else (
+            (place, "start order") if alone else (None, ""))  # fmt: skip
+        rank = Rank(process, number, None, envs[process.pid], told_by)  # type: ignore[arg-type]
+        job.ranks.append(rank)
+    return job
+
+
+def _is_about_to_meet(parent: Process, children: Sequence[Process]) -> bool:
+    """Whether a script that names torch.distributed has children that could be its ranks."""
+    return len(children) > 1 and any(
+        word in script(parent) for word in (b"init_process_group", b"torch.distributed")
+    )
+
+
+def script(process: Process) -> bytes:
+    """The text of the Python script that a process runs, where it may be read."""
+    for word in (process.argv or ())[1:6]:
+        if word.endswith(".py"):
+            path = os.path.join(f"{process.path}/cwd", word) if word[0] != "/" else word
+            return read(path, 1 << 20) or b""
+    return b""
+
+
+def _hidden(tree: _Tree, launchers: Sequence[Process]) -> Iterator[Job]:
+    """Ranks below a launcher whose environments are not for us: only their order tells them."""
+    for launcher in launchers:
+        children = [p for p in tree.children(launcher.pid)
+                    if _may_be_rank(p) and p.pid not in tree.launchers
+                    and not _is_tracker(p)]  # fmt: skip
+        if not children or any(p.environ is not None for p in children if p.state not in "ZX"):
+            continue
+        children.sort(key=lambda p: (p.started, p.pid))
+        size, nodes = _option(launcher, "nproc-per-node"), _option(launcher, "nnodes")
+        alone = nodes in (None, 1) and size == len(children)
+        job = Job(str(launcher.pid), launcher, _kind(launcher), "", None, size if alone else None)
+        for place, process in enumerate(children):
+            if process.state not in "ZX":
+                job.ranks.append(Rank(process, place if alone else None, place if alone else None,
+                                      {}, "start order" if alone else ""))  # fmt: skip
+        yield job
+
+
+def _merged(jobs: Sequence[Job]) -> list[Job]:
+    """Halves of one job whose ranks were told different ports are put together again."""
+    kept: list[Job] = []
+    for job in sorted(jobs, key=lambda job: -len(job.ranks)):
+        other = next((k for k in kept if _are_halves(k, job)), None)
+        if other is None:
+            kept.append(job)
+            continue
+        for half in (other, job):
+            if half.port is not None and half.port not in other.ports:
+                other.ports[half.port] = [r.rank for r in half.ranks if r.rank is not None]
+        other.ranks += job.ranks
+        other.id = min(other.id, job.id, key=int)
+    return kept
+
+
+def _are_halves(one: Job, other: Job) -> bool:
+    """The same script of the same user, both incomplete, and together no rank twice."""
+    if not (one.ranks and other.ranks) or one.port == other.port:
         return False
-    parent = processes.get(process.ppid)
-    named = any(name.startswith(TORCH_THREADS) for name in process.thread_names or ())
-    return named and parent is not None and parent.comm.startswith("python")
+    first, second = one.ranks[0], other.ranks[0]
+    ranks = [r.rank for r in (*one.ranks, *other.ranks)]
+    return (
+        one.world_size == other.world_size is not None
+        and (one.launcher and one.launcher.pid) == (other.launcher and other.launcher.pid)
+        and first.process.uid == second.process.uid
+        and len(set(ranks)) == len(ranks) <= (one.world_size or 0)
+        and None not in ranks
+        and bool(one.missing or one.elsewhere) and bool(other.missing or other.elsewhere)
+        and _script_name(first.process) == _script_name(second.process) != ""
+        and first.process.cwd == second.process.cwd
+    )  # fmt: skip
 
 
-def _add(
-    jobs: dict[tuple[str, ...], Job],
-    processes: Processes,
-    process: Process,
-    env: Mapping[str, str],
-    rank: int | None,
-) -> None:
-    launcher = next((p for p in processes.ancestors(process.pid) if is_launcher(p)), None)
-    parent = processes.get(process.ppid)
-    if launcher is None and rank is None:
-        launcher = parent
-    host, port = env.get("MASTER_ADDR", ""), _number(env, "MASTER_PORT")
-    run = env.get("TORCHELASTIC_RUN_ID", "")
-    key = (run, host, str(port)) if port or run else (f"parent {process.ppid}",)
-    kind = (
-        _kind(launcher)
-        if launcher and is_launcher(launcher)
-        else "spawn"
-        if rank is None
-        else "env"
-    )
-    job = jobs.setdefault(
-        key,
-        Job(str(launcher.pid if launcher else process.pid), launcher, kind, host, port, None),
-    )
-    job.world_size = job.world_size or _number(env, "WORLD_SIZE")
-    job.ranks.append(Rank(process, rank, _number(env, "LOCAL_RANK"), env))
+def _script_name(process: Process) -> str:
+    words = (process.argv or ())[1:6]
+    return next((w for place, w in enumerate(words)
+                 if w.endswith(".py") or place and words[place - 1] == "-m"), "")  # fmt: skip
 
 
-def _has_ranks(launcher: Process, jobs: Iterable[Job], processes: Processes) -> bool:
-    below = {p.pid for p in processes.descendants(launcher.pid)}
-    return any(r.process.pid in below for job in jobs for r in job.ranks)
+def _dead(tree: _Tree, job: Job) -> list[Process]:
+    parents = {r.process.ppid for r in job.ranks} | ({job.launcher.pid} if job.launcher else set())
+    parents -= {1}
+    return [p for pid in parents for p in tree.children(pid) if p.state == "Z"]
+
+
+def _is_inner(tree: _Tree, launcher: Process) -> bool:
+    """A launcher that another one started (accelerate starts torchrun): one of them is enough."""
+    return tree.launcher_of(launcher) is not None
+
+
+def _netns(process: Process) -> str:
+    try:
+        return os.readlink(f"{process.path}/ns/net")
+    except OSError:
+        return ""
+
+
+def _word(process: Process, name: str) -> str | None:
+    """What stands after `--name` or `--name=` of a command line."""
+    words = process.argv or ()
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option.replace("_", "-") == f"--{name}":
+            return value if equals else words[place + 1] if place + 1 < len(words) else None
+    return None
+
+
+def _option(process: Process, name: str) -> int | None:
+    return _as_number(_word(process, name) or "")
 
 
 def _kind(process: Process) -> str:
@@ -150,14 +448,9 @@ def _kind(process: Process) -> str:
 
 
 def _number(env: Mapping[str, str], name: str) -> int | None:
-    text = env.get(name, "")
-    return int(text) if text.isdecimal() else None
+    return _as_number(env.get(name, ""))
 
 
-def family(job: Job, processes: Processes) -> set[int]:
-    """Every pid that belongs to the job: launcher, ranks, and what stands between and above."""
-    pids = {r.process.pid for r in job.ranks} | ({job.launcher.pid} if job.launcher else set())
-    for pid in list(pids):
-        pids |= {p.pid for p in processes.descendants(pid)}
-        pids |= {p.pid for p in processes.ancestors(pid) if p.pid != 1}
-    return pids
+def _as_number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+

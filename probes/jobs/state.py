@@ -4,16 +4,60 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from ddp_assist.probes.host.processes import look
-from ddp_assist.probes.jobs.find import Job, Rank
+from ddp_assist.probes.host.processes import Process, look, read
+from ddp_assist.probes.jobs.find import Job, Rank, in_group
 from ddp_assist.probes.network.sockets import Socket, tcp
 
-WINDOW = 0.3
+WINDOW = 0.08
 BUSY = 0.3
 """A rank that uses more of a core than this computes, or loads data."""
+
+State = Literal[
+    "starting", "waiting-for-store", "in-rendezvous", "in-collective", "in-group", "loading-data",
+    "computing", "compiling", "checkpointing", "in-lock", "idle", "stopped", "frozen",
+    "disk-sleep", "zombie", "gone",
+]  # fmt: skip
+ENDED: tuple[State, ...] = ("zombie", "gone")
+WAITING: tuple[State, ...] = ("waiting-for-store", "in-rendezvous", "in-collective", "in-group")
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """The connections of one rank, as far as we may see them."""
+
+    store: tuple[Socket, ...] = ()
+    peers: tuple[Socket, ...] = ()
+    dialled: tuple[int, ...] = ()
+    listening: tuple[int, ...] = ()
+    known: bool = False
+
+    @property
+    def quiet(self) -> float | None:
+        """Seconds since anything went to or came from another rank."""
+        return _quiet(self.peers)
+
+    @property
+    def store_quiet(self) -> float | None:
+        return _quiet(self.store)
+
+    @property
+    def moved(self) -> int:
+        """A number that grows with everything that goes over the wires."""
+        every = (s.traffic for s in (*self.store, *self.peers) if s.traffic)
+        return sum(t.acked + t.received for t in every)
+
+    @property
+    def retrying(self) -> list[Socket]:
+        """Connections whose other end does not answer."""
+        return [s for s in self.peers if s.traffic and s.traffic.retransmits > 2]
+
+
+def _quiet(sockets: Iterable[Socket]) -> float | None:
+    return min((s.traffic.quiet for s in sockets if s.traffic), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,58 +65,155 @@ class Doing:
     """One rank with a word for what it does, and where."""
 
     rank: Rank
-    state: str
+    state: State
     where: str = ""
+    wires: Wires = field(default=Wires())
+    cpu: float = 0.0
+    """Share of a core over the window."""
+    sleeps_in: str = ""
+    """The kernel function that its main thread waits in, where we may know."""
 
     @property
     def waits(self) -> bool:
-        return self.state in ("waiting-for-store", "in-rendezvous", "in-group")
+        return self.state in WAITING
+
+    @property
+    def works(self) -> bool:
+        return self.cpu > BUSY or self.state in ("computing", "compiling", "checkpointing")
 
 
-def watch(jobs: Sequence[Job]) -> dict[str, list[Doing]]:
+def watch(jobs: Sequence[Job], window: float = WINDOW) -> dict[str, list[Doing]]:
     """All ranks of all jobs over one window."""
-    before = {r.process.pid: r.process.cpu for job in jobs for r in job.ranks}
-    time.sleep(WINDOW)
-    sockets = tcp()
-    return {job.id: [_doing(job, rank, before, sockets) for rank in job.ranks] for job in jobs}
+    before = {pid: cpu for job in jobs for r in job.ranks for pid, cpu in _work(job, r).items()}
+    begun = time.monotonic()
+    time.sleep(window)
+    sockets = {s.inode: s for s in tcp(traffic=True)} if before else {}
+    took = time.monotonic() - begun
+    frozen = _Frozen()
+    found: dict[str, list[Doing]] = {}
+    for job in jobs:
+        own = {pid: _sockets(pid, sockets) for pid in job.pids}
+        if job.port is None:
+            job.port = _store_port(own.values())
+        wires = {pid: _wires(job, mine) for pid, mine in own.items()}
+        found[job.id] = [_doing(job, r, before, took, wires[r.process.pid], frozen)
+                         for r in job.ranks]  # fmt: skip
+    return found
 
 
-def _doing(job: Job, rank: Rank, before: dict[int, float], sockets: Sequence[Socket]) -> Doing:
+def _store_port(every: Iterable[Sequence[Socket] | None]) -> int | None:
+    """Only the process that hosts the store is also connected to a port of its own."""
+    for own in every:
+        heard = {s.port for s in own or () if s.state == "listen"}
+        for s in own or ():
+            if s.state == "established" and s.peer_port in heard:
+                return s.peer_port
+    return None
+
+
+def _work(job: Job, rank: Rank) -> dict[int, float]:
+    family = [rank.process, *job.helpers.get(rank.process.pid, ())]
+    return {p.pid: now.cpu for p in family if (now := look(p.pid)) is not None}
+
+
+def _doing(
+    job: Job, rank: Rank, before: Mapping[int, float], took: float, wires: Wires, frozen: _Frozen
+) -> Doing:  # fmt: skip
     now = look(rank.process.pid)
     if now is None or now.started != rank.process.started:
         return Doing(rank, "gone")
     if now.state in "Tt":
         return Doing(rank, "stopped")
-    if now.state == "Z":
+    if now.state in "ZX":
         return Doing(rank, "zombie")
-    own = _sockets(rank, sockets)
-    dialled = sorted({s.peer_port for s in own if s.state == "syn-sent"})
+    if frozen.is_frozen(now):
+        return Doing(rank, "frozen", now.cgroup or "")
     if now.state == "D" and (look(now.pid) or now).state == "D":
         return Doing(rank, "disk-sleep", now.wait_channel or "")
-    if (now.cpu - before[now.pid]) / WINDOW > BUSY:
-        return Doing(rank, "computing")
+    cpu = max(0.0, now.cpu - before.get(now.pid, now.cpu)) / took
+    loads = _loads(job, rank, before, took)
+    state, where = _word(job, now, wires, cpu, loads)
+    return Doing(rank, state, where, wires, round(cpu, 2), now.wait_channel or "")
+
+
+def _word(job: Job, now: Process, wires: Wires, cpu: float, loads: bool) -> tuple[State, str]:
+    grouped = in_group(now)
+    if cpu > BUSY or now.state == "R":
+        return ("computing", "") if grouped or now.age() > 60 else ("starting", "")
+    if loads:
+        return "loading-data", "its data workers are busy"
+    if wires.dialled:
+        return "waiting-for-store", f"dials port {wires.dialled[0]}"
     names = now.thread_names or ()
-    if any(name.startswith(("gloo", "pt_gloo", "pt_nccl")) for name in names):
-        return Doing(rank, "in-group")
-    if dialled:
-        return Doing(rank, "waiting-for-store", f"dials port {dialled[0]}")
-    if job.port is not None and any(s.peer_port == job.port for s in own):
-        return Doing(rank, "in-rendezvous", f"connected to port {job.port}")
+    if any(name.startswith(("pt_gloo", "pt_nccl")) for name in names):
+        return "in-group", ""
+    if wires.store:
+        return "in-rendezvous", f"connected to port {wires.store[0].peer_port}"
     if any(name.startswith("pt_tcpstore") for name in names):
-        return Doing(rank, "in-rendezvous", "hosts the store")
-    return Doing(rank, "idle")
+        return "in-rendezvous", "hosts the store"
+    return "idle", ""
 
 
-def _sockets(rank: Rank, sockets: Sequence[Socket]) -> list[Socket]:
-    """The sockets that this process has open, where we may look."""
-    inodes: set[str] = set()
+def _loads(job: Job, rank: Rank, before: Mapping[int, float], took: float) -> bool:
+    """Whether workers of its data loader use the processor."""
+    for helper in job.helpers.get(rank.process.pid, ()):
+        if helper.comm.startswith("pt_data_") and helper.pid in before:
+            now = look(helper.pid)
+            if now is not None and (now.cpu - before[helper.pid]) / took > BUSY:
+                return True
+    return False
+
+
+def _wires(job: Job, own: Sequence[Socket] | None) -> Wires:
+    if own is None:
+        return Wires()
+    listening = {s.port for s in own if s.state == "listen"}
+    ports = {job.port, *job.ports} - {None}
+    live = [s for s in own if s.state in ("established", "close-wait")]
+    # The end that the store itself holds talks to clients, not to this rank's peers.
+    served = [s for s in live if s.port in listening and s.port in ports]
+    # Nor does the host's own client count: it polls for the others all the time.
+    store = [s for s in live if s.peer_port in ports and s.peer_port not in listening]
+    peers = [s for s in live if s.peer_port not in ports and s not in served]
+    return Wires(
+        tuple(store), tuple(peers),
+        tuple(sorted({s.peer_port for s in own if s.state == "syn-sent"})),
+        tuple(sorted(listening)), known=True,
+    )  # fmt: skip
+
+
+def _sockets(pid: int, sockets: Mapping[int, Socket]) -> list[Socket] | None:
+    """The sockets that this process has open, or None where we may not look."""
+    found: list[Socket] = []
+    folder = f"/proc/{pid}/fd"
     try:
-        with os.scandir(f"/proc/{rank.process.pid}/fd") as entries:
-            for entry in entries:
-                try:
-                    inodes.add(os.readlink(entry.path))
-                except OSError:
-                    continue
+        names = os.listdir(folder)
     except OSError:
-        return []
-    return [s for s in sockets if f"socket:[{s.inode}]" in inodes]
+        return None
+    for name in names:
+        try:
+            where = os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+        if where.startswith("socket:["):
+            known = sockets.get(int(where[8:-1]))
+            if known is not None:
+                found.append(known)
+    return found
+
+
+class _Frozen:
+    """Which control groups are frozen: asked once for all ranks in one."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bool] = {}
+
+    def is_frozen(self, process: Process) -> bool:
+        if process.state == "R":
+            return False
+        name = process.cgroup or ""
+        if name not in self.known:
+            _, _, path = name.splitlines()[-1].partition("::") if "::" in name else ("", "", "")
+            events = read(f"/sys/fs/cgroup{path}/cgroup.events", 4096) if path else None
+            self.known[name] = bool(events and b"frozen 1" in events)
+        return self.known[name]

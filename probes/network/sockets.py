@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import struct
@@ -25,6 +24,26 @@ STATES: tuple[State, ...] = (
 )  # fmt: skip
 LISTEN = 1 << 10
 EVERY = 0xFFFFFFFF
+MAPPED = bytes(10) + b"\xff\xff"
+INFO = 2
+"""The attribute that carries the kernel's tcp_info."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went over a connection, and how long ago; nobody's data is looked at."""
+
+    sent_ago: float
+    """Seconds since anything was sent; a socket that never sent tells its age."""
+    received_ago: float
+    acked: int
+    received: int
+    retransmits: int
+    """Retries of what is unanswered now."""
+
+    @property
+    def quiet(self) -> float:
+        return min(self.sent_ago, self.received_ago)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,7 @@ class Socket:
     waiting: int
     """Connections not yet accepted by a listener, or bytes not yet read."""
     backlog: int
+    traffic: Traffic | None = None
 
     @property
     def is_wildcard(self) -> bool:
@@ -51,10 +71,11 @@ class NoDiag(OSError):
     """The kernel answers no sock_diag here; /proc/net/tcp may still be there."""
 
 
-def tcp(states: int = EVERY) -> list[Socket]:
+def tcp(states: int = EVERY, traffic: bool = False) -> list[Socket]:
     """All TCP sockets of this network namespace in the given states, both families."""
+    families = (socket.AF_INET, socket.AF_INET6)
     try:
-        return [s for family in (socket.AF_INET, socket.AF_INET6) for s in _diag(family, states)]
+        return [s for family in families for s in _diag(family, states, traffic)]
     except NoDiag:
         wanted = {name for bit, name in enumerate(STATES, 1) if states & (1 << bit)}
         return [s for s in _proc() if s.state in wanted]
@@ -65,9 +86,10 @@ def on_port(port: int) -> list[Socket]:
     return [s for s in tcp() if s.port == port]
 
 
-def _diag(family: int, states: int) -> Iterator[Socket]:
+def _diag(family: int, states: int, traffic: bool = False) -> Iterator[Socket]:
     size = 4 if family == socket.AF_INET else 16
-    request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, states) + bytes(48)
+    wanted = 1 << (INFO - 1) if traffic else 0
+    request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, wanted, 0, states) + bytes(48)
     header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 1, 0)
     try:
         link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
@@ -87,13 +109,13 @@ def _diag(family: int, states: int) -> Iterator[Socket]:
                     if kind == ERROR:
                         code = -struct.unpack_from("=i", data, at + 16)[0]
                         raise NoDiag(code, os.strerror(code))
-                    yield _message(family, size, data, at + 16)
+                    yield _message(family, size, data, at + 16, at + length)
                     at += (length + 3) & ~3
         except OSError as why:
             raise NoDiag(*why.args) from why
 
 
-def _message(family: int, size: int, data: bytes, at: int) -> Socket:
+def _message(family: int, size: int, data: bytes, at: int, end: int) -> Socket:
     state = data[at + 1]
     port, peer_port = struct.unpack_from("!HH", data, at + 4)
     host = _address(family, data[at + 8 : at + 8 + size])
@@ -101,15 +123,26 @@ def _message(family: int, size: int, data: bytes, at: int) -> Socket:
     reading, writing, uid, inode = struct.unpack_from("=IIII", data, at + 56)
     # A socket that is closed or (from Linux 6.8) "bound inactive" only sits on its port.
     name = STATES[state - 1] if 0 < state <= len(STATES) else "bound"
-    return Socket(name, host, port, peer, peer_port, uid, inode, reading, writing)
+    traffic = _traffic(data, at + 72, end)
+    return Socket(name, host, port, peer, peer_port, uid, inode, reading, writing, traffic)
+
+
+def _traffic(data: bytes, at: int, end: int) -> Traffic | None:
+    """The tcp_info among a message's attributes; older kernels send a shorter one."""
+    while at + 4 <= end:
+        length, kind = struct.unpack_from("=HH", data, at)
+        if kind == INFO and length >= 4 + 136:
+            sent, _, received = struct.unpack_from("=III", data, at + 4 + 44)
+            acked, got = struct.unpack_from("=QQ", data, at + 4 + 120)
+            return Traffic(sent / 1000, received / 1000, acked, got, data[at + 4 + 2])
+        at += max(4, (length + 3) & ~3)
+    return None
 
 
 def _address(family: int, raw: bytes) -> str:
-    text = socket.inet_ntop(family, raw)
-    mapped = ipaddress.ip_address(text)
-    if isinstance(mapped, ipaddress.IPv6Address) and mapped.ipv4_mapped:
-        return str(mapped.ipv4_mapped)
-    return text
+    if family == socket.AF_INET6 and raw.startswith(MAPPED):
+        return socket.inet_ntop(socket.AF_INET, raw[12:])
+    return socket.inet_ntop(family, raw)
 
 
 def _proc(proc: str = "/proc/net") -> Iterator[Socket]:

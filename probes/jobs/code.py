@@ -1,0 +1,71 @@
+"""Where two lines of a script part: one left a loop, or only one went into a branch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from ddp_assist.probes.jobs.stacks import Spot, source
+
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """How the way of one rank differs from that of another."""
+
+    how: Literal["left-loop", "branch", "branches", ""]
+    text: str = ""
+    """The line of the script that parts them."""
+
+
+def parting(odd: Sequence[Spot], other: Sequence[Spot]) -> Parting:
+    """From the outside in, the first function in which both stand on different lines."""
+    for one, two in zip(reversed(odd), reversed(other), strict=False):
+        if (one.file, one.function) != (two.file, two.function):
+            break
+        if one.line != two.line:
+            return _parted(one, two)
+    return Parting("")
+
+
+def _parted(odd: Spot, other: Spot) -> Parting:
+    mine, theirs = _around(odd.file, odd.line), _around(other.file, other.line)
+    lines = source(odd.file)
+    for node in theirs:
+        if isinstance(node, LOOPS) and node not in mine and odd.line > (node.end_lineno or 0):
+            return Parting("left-loop", lines[node.lineno - 1].strip())
+    for node in (*theirs, *mine):
+        if not isinstance(node, ast.If) or (node in mine) and (node in theirs) and (
+            _side(node, odd.line) == _side(node, other.line)
+        ):
+            continue
+        both = node in mine and node in theirs
+        return Parting("branches" if both else "branch", lines[node.lineno - 1].strip())
+    return Parting("")
+
+
+def _side(node: ast.If, line: int) -> str:
+    first = node.orelse[0].lineno if node.orelse else None
+    return "else" if first is not None and line >= first else "then"
+
+
+def _around(file: str, line: int) -> list[ast.AST]:
+    """The loops and branches that a line stands in, the outermost first."""
+    return [
+        node for node in _blocks(file)
+        if node.lineno <= line <= (node.end_lineno or 0)
+    ]  # fmt: skip
+
+
+@cache
+def _blocks(file: str) -> tuple[ast.For | ast.AsyncFor | ast.While | ast.If, ...]:
+    try:
+        tree = ast.parse("\n".join(source(file)))
+    except (SyntaxError, ValueError, RecursionError):
+        return ()
+    found = [node for node in ast.walk(tree) if isinstance(node, (*LOOPS, ast.If))]
+    return tuple(sorted(found, key=lambda node: node.lineno))
