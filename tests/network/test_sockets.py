@@ -73,7 +73,7 @@ def test_without_netlink_the_tables_of_proc_answer(
 ) -> None:
     port = listener(stack, "127.0.0.1")
 
-    def shut(family: int, states: int) -> Iterator[Socket]:
+    def shut(family: int, states: int, traffic: bool = False) -> Iterator[Socket]:
         raise NoDiag(1, "shut")
 
     monkeypatch.setattr(sockets, "_diag", shut)
