@@ -21,6 +21,7 @@ class Pinned:
 
     pid: int
     started: int
+    argv: tuple[str, ...] | None
     port: int | None
     handle: int
 
@@ -44,6 +45,8 @@ def pin(pid: int, port: int | None = None) -> Pinned:
             raise Refused(f"pid {pid} is gone or hidden from you")
         if process.uid != os.geteuid():
             raise Refused(f"pid {pid} belongs to uid {process.uid}, not to you")
+        if process.numbered_elsewhere:
+            raise Refused(f"pid {pid} lives in a container: end it from there")
         if pid == os.getpid() or pid in {p.pid for p in snapshot().ancestors(os.getpid())}:
             raise Refused(f"pid {pid} is ddp-assist itself or started it")
         if port is not None:
@@ -51,7 +54,7 @@ def pin(pid: int, port: int | None = None) -> Pinned:
     except Refused:
         os.close(handle)
         raise
-    return Pinned(pid, process.started, port, handle)
+    return Pinned(pid, process.started, process.argv, port, handle)
 
 
 def _holds(pid: int, port: int) -> None:
@@ -65,6 +68,8 @@ def end(pinned: Pinned, force: bool = False, patience: float = 10.0) -> bool:
     process = look(pinned.pid)
     if process is None or process.started != pinned.started:
         raise Refused(f"pid {pinned.pid} is no longer the process that was looked at")
+    if process.argv != pinned.argv:
+        raise Refused(f"pid {pinned.pid} runs another program now")
     if pinned.port is not None:
         _holds(pinned.pid, pinned.port)
     try:

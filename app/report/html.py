@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from textwrap import wrap
 from typing import Any
 
 from ddp_assist.app.report.sections import sections, stage_line
@@ -23,27 +24,29 @@ def html(diagnosis: Mapping[str, Any], footer: str) -> str:
     ]
     for section in sections(diagnosis):
         parts.append(f"<h2>{escape(section.title)}</h2>")
-        if section.title == "Answer" and diagnosis.get("path"):
-            parts.append(walk(diagnosis["path"]))
         if section.title == "Trial":
             parts.append(timeline(diagnosis["trial"].get("stages") or ()))
         for block in section.blocks:
             tag = "p" if block.kind == "text" else "pre"
             parts.append(f"<{tag}>{escape(block.text)}</{tag}>")
+        if section.title == "Answer" and diagnosis.get("path"):
+            parts.append(walk(diagnosis["path"]))
     return "\n".join([*parts, f"<footer>{escape(footer)}</footer>\n</body>\n</html>"]) + "\n"
 
 
 def walk(path: Sequence[Any]) -> str:
-    """The questions of the walk, one below the other, down to the cause."""
-    labels = [_label(step)[:64] for step in path][:40]
-    rows = []
-    for n, label in enumerate(labels):
-        y = 10 + n * 52
-        rows.append(f'<rect x="10" y="{y}" width="500" height="34" rx="4"></rect>')
-        rows.append(f'<text x="22" y="{y + 22}">{escape(label)}</text>')
+    """The questions of the walk with their answers, one below the other, down to the cause."""
+    rows, y = [], 10
+    for n, step in enumerate(path[:40]):
+        lines = wrap(_label(step), 72, max_lines=4, placeholder=" ...") or [""]
+        height = 16 + 16 * len(lines)
         if n:
             rows.append(f'<line x1="260" y1="{y - 18}" x2="260" y2="{y}"></line>')
-    return _svg("The walk from the symptom to the cause", 520, len(labels) * 52 + 4, rows)
+        rows.append(f'<rect x="10" y="{y}" width="500" height="{height}" rx="4"></rect>')
+        for m, line in enumerate(lines):
+            rows.append(f'<text x="22" y="{y + 20 + 16 * m}">{escape(line)}</text>')
+        y += height + 18
+    return _svg("The walk from the symptom to the cause", 520, y, rows)
 
 
 def timeline(stages: Sequence[Mapping[str, Any]]) -> str:
