@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import signal
+import time
 from dataclasses import dataclass
 
-from ddp_assist.probes.host.processes import look, snapshot
+from ddp_assist.probes.host.processes import TICKS, look, snapshot
 from ddp_assist.probes.network.sockets import on_port, owner
+from ddp_assist.probes.text import clean
 
 
 class Refused(Exception):
@@ -55,6 +58,35 @@ def pin(pid: int, port: int | None = None) -> Pinned:
         os.close(handle)
         raise
     return Pinned(pid, process.started, process.argv, port, handle)
+
+
+def facts(pinned: Pinned) -> list[str]:
+    """What is about to be ended, in lines for the question that asks whether it may be."""
+    process = look(pinned.pid)
+    if process is None:
+        raise Refused(f"pid {pinned.pid} is gone")
+    lines = [
+        f"pid      {process.pid}, parent {process.ppid}",
+        f"user     {_user(process.uid)}",
+        f"running  {_age(process.started)}",
+        f"command  {clean(' '.join(process.argv or (process.comm,)))[:300]}",
+    ]
+    if pinned.port is not None:
+        lines.append(f"holds    port {pinned.port}")
+    return lines
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _age(started: int) -> str:
+    seconds = int(time.clock_gettime(time.CLOCK_BOOTTIME) - started / TICKS)
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    return f"for {hours} h {minutes} min" if hours else f"for {minutes} min {seconds % 60} s"
 
 
 def _holds(pid: int, port: int) -> None:

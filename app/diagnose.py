@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
-from pathlib import Path
 from shutil import which
 from typing import Any
 
+from ddp_assist.app.question import Question as Question
 from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
 from ddp_assist.probes.catalogue import READERS, probes
 from ddp_assist.probes.jobs.target import launch_of
@@ -31,20 +31,6 @@ _MOST_QUOTED = 8
 _LOOKS_HERE = frozenset({"hostfile-invalid", "local-rank-argument"})
 COMPLAINTS = frozenset({"log", "story", "flight-recorder", "ras", "job"})
 """Probes that tell what went wrong; the others tell what is wrong here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What the user gave."""
-
-    launch: Sequence[str] = ()
-    logs: tuple[str, ...] = ()
-    script: Path | None = None
-    job: int | None = None
-    python: str | None = None
-    symptom: str | None = None
-    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    cwd: Path = field(default_factory=Path.cwd)
 
 
 @dataclass(slots=True)
@@ -202,7 +188,6 @@ def diagnose(
         target = target_of(replace(question, launch=()))
         unread = (unknown("plan", str(why)),)
     target, findings, asked = look(target, told, cancel, deadline)
-    findings = (*unread, *findings)
-    diagnosis = conclude(Diagnosis(question, target, findings, asked=asked))
+    diagnosis = conclude(Diagnosis(question, target, (*unread, *findings), asked=asked))
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     return diagnosis

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ddp_assist.app.cli import UNREADABLE, Wrong
-from ddp_assist.app.diagnose import Question
-from ddp_assist.app.tree import load
+from ddp_assist.app.question import Question
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,8 +65,12 @@ def question(given: argparse.Namespace, launch: list[str]) -> Question:
     if python is not None and shutil.which(python) is None:
         raise Wrong(f"there is no interpreter {python}", UNREADABLE)
     symptom = given.symptom
-    if symptom is not None and symptom not in load().symptoms:
-        raise Wrong(f"there is no symptom {symptom!r}; one of: {', '.join(load().symptoms)}")
+    if symptom is not None:
+        from ddp_assist.app.tree import symptoms
+
+        known = symptoms()
+        if symptom not in known:
+            raise Wrong(f"there is no symptom {symptom!r}; one of: {', '.join(known)}")
     return Question(
         launch=tuple(launch),
         logs=tuple(given.log),

@@ -1,20 +1,30 @@
-"""A guided session without its screens: what was asked, what is known, where the walk stands."""
+"""A guided session without its screens: what was asked, what is known, where the walk stands.
+
+The tree and the probes are loaded when something is known: the first screen does not wait for them.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from ddp_assist.app.case import Case
-from ddp_assist.app.diagnose import Diagnosis, Question, conclude
-from ddp_assist.app.fixes.model import Fix
-from ddp_assist.app.tree import Step, Symptom, To, Tree, load, recognised
-from ddp_assist.probes.catalogue import probes
-from ddp_assist.probes.model import Finding, Probe, Target, matches
+from ddp_assist.app.question import Question
+from ddp_assist.app.tree import Step, Symptom, To, Tree, load, recognised, symptoms
+from ddp_assist.probes.model import Finding, Probe, matches
 
-Mark = Literal["ok", "BAD", "note", "?", "run", "wait"]
+if TYPE_CHECKING:
+    from ddp_assist.app.diagnose import Diagnosis
+    from ddp_assist.app.fixes.model import Fix
+    from ddp_assist.app.tree import Ranked
+    from ddp_assist.probes.trial.picture import Picture
+    from ddp_assist.probes.trial.spec import TrialResult
+
+Mark = Literal["ok", "BAD", "note", "?", "run", "-"]
 MARKS: dict[str, Mark] = {"ok": "ok", "bad": "BAD", "info": "note", "noise": "note", "unknown": "?"}
 
 
@@ -37,23 +47,51 @@ class Choice:
     seen: tuple[Finding, ...]
 
 
+@cache
+def catalogue() -> Mapping[str, Probe]:
+    from ddp_assist.probes.catalogue import probes
+
+    return {probe.id: probe for probe in probes()}
+
+
 @dataclass(slots=True)
 class Session:
     question: Question
     case: Case = field(default_factory=Case)
-    tree: Tree = field(default_factory=load)
+    recorded: str = ""
+    """The title of the recording this session walks through, if it does."""
     diagnosis: Diagnosis | None = None
     findings: tuple[Finding, ...] = ()
     answered: set[str] = field(default_factory=set)
     looking: bool = False
+    began: float = 0.0
     trail: list[str] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     """What was done to this machine on the user's word."""
+    trying: Picture | None = None
+    """What a trial that runs now has told, stage by stage."""
+    tried: TrialResult | None = None
+    jobs: list[dict[str, Any]] | None = None
+    hosts: dict[str, Any] | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
-    catalogue: dict[str, Probe] = field(
-        default_factory=lambda: {probe.id: probe for probe in probes()}
-    )
+
+    @property
+    def standing(self) -> str:
+        """What always holds, for the right end of the first line."""
+        return "DEMO: recorded answers" if self.recorded else "asks before it changes anything"
+
+    @property
+    def tree(self) -> Tree:
+        return load()
+
+    @property
+    def symptoms(self) -> Mapping[str, Symptom]:
+        return symptoms()
+
+    @property
+    def catalogue(self) -> Mapping[str, Probe]:
+        return catalogue()
 
     def begin(self) -> None:
         self.case.add(
@@ -61,12 +99,14 @@ class Session:
             launch=list(self.question.launch),
             logs=list(self.question.logs),
             script=str(self.question.script) if self.question.script else None,
+            job=self.question.job,
             python=self.question.python,
         )
 
     def start_looking(self) -> None:
         self.findings, self.diagnosis, self.fixes = (), None, []
         self.answered.clear()
+        self.began = time.monotonic()
         self.looking, self.cancel = True, threading.Event()
 
     def told(self, probe: Probe, found: Sequence[Finding]) -> None:
@@ -77,21 +117,30 @@ class Session:
         for finding in found:
             self.case.add_finding(finding)
 
-    def done(self, target: Target, asked: frozenset[str]) -> None:
-        self.looking = False
-        self.diagnosis = conclude(
-            Diagnosis(self.question, target, self.findings, asked=asked, changed=self.changed),
-            self.tree,
-        )
-        self.case.add("asked-all", probes=sorted(asked))
+    def done(self, diagnosis: Diagnosis, fixes: list[Fix]) -> None:
+        self.looking, self.fixes = False, fixes
+        if diagnosis.question.symptom != self.question.symptom:  # picked while the probes looked
+            self._conclude(diagnosis)
+        diagnosis.changed = self.changed
+        self.diagnosis = diagnosis
+        self.case.add("asked-all", probes=sorted(diagnosis.asked))
+
+    def _conclude(self, diagnosis: Diagnosis) -> None:
+        from ddp_assist.app.diagnose import conclude
+
+        diagnosis.question = self.question
+        conclude(diagnosis, self.tree)
 
     def pick(self, symptom: Symptom) -> None:
         self.question = replace(self.question, symptom=symptom.id)
         self.trail = [symptom.start]
         self.case.add("symptom", id=symptom.id)
         if self.diagnosis is not None:
-            self.diagnosis.question = self.question
-            conclude(self.diagnosis, self.tree)
+            self._conclude(self.diagnosis)
+
+    @property
+    def causes(self) -> list[Ranked]:
+        return self.diagnosis.causes if self.diagnosis else []
 
     @property
     def step(self) -> Step | None:
@@ -106,11 +155,14 @@ class Session:
         """One step back on the path; False at its start."""
         if len(self.trail) > 1:
             self.trail.pop()
+            self.case.add("back")
             return True
         return False
 
     def recognised(self) -> list[tuple[Symptom, Finding]]:
         """Symptoms that something points at, each with what says so."""
+        if not self.findings:
+            return []
         return [(symptom, self._hint(symptom)) for symptom in recognised(self.tree, self.findings)]
 
     def _hint(self, symptom: Symptom) -> Finding:
@@ -119,18 +171,22 @@ class Session:
         )
 
     def rows(self, names: Sequence[str]) -> list[RowView]:
-        """What these probes said, or that they still look."""
+        """What these probes said, or that they still look; those that had nothing to ask last."""
         rows: list[RowView] = []
+        idle: list[RowView] = []
         for name in names:
             found = [f for f in self.findings if f.probe == name]
             probe = self.catalogue[name]
             if found:
                 rows += [self.row(f) for f in found]
             elif self.looking and name not in self.answered:
-                rows.append(RowView("run", probe.question))
+                waited = time.monotonic() - self.began
+                rows.append(
+                    RowView("run", f"{probe.question}  (at most {probe.deadline:g} s)", waited)
+                )
             else:
-                rows.append(RowView("note", f"not asked: {probe.question}"))
-        return rows
+                idle.append(RowView("-", f"nothing to ask: {probe.question}"))
+        return rows + idle
 
     def row(self, finding: Finding) -> RowView:
         weight = self.catalogue[finding.probe].weight(finding.outcome)
@@ -155,10 +211,6 @@ class Session:
             for to in order
             if to in once.values()
         ]
-
-    def pointed_at(self, step: Step) -> int:
-        """How many of the choices something points to."""
-        return sum(1 for choice in self.choices(step) if choice.seen)
 
     def label(self, to: To) -> str:
         if to.is_step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Symptom:
     words: tuple[str, ...]
     recognised_by: tuple[str, ...]
     start: str
+    often: int = 0
+    """Its place among those that most people see; 0 for the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +153,7 @@ def read_tree(documents: Iterable[str], pages: Mapping[str, Page]) -> Tree:
         for entry in data.get("symptom", ()):
             if entry["id"] in symptoms:
                 raise ValueError(f"two symptoms are called {entry['id']}")
-            symptoms[entry["id"]] = Symptom(
-                entry["id"],
-                entry["title"],
-                _tuple(entry.get("words")),
-                _tuple(entry.get("recognised_by")),
-                entry["start"],
-            )
+            symptoms[entry["id"]] = _symptom(entry)
         for entry in data.get("step", ()):
             if entry["id"] in steps:
                 raise ValueError(f"two steps are called {entry['id']}")
@@ -174,13 +171,36 @@ def read_tree(documents: Iterable[str], pages: Mapping[str, Page]) -> Tree:
     return Tree(symptoms, steps, pages)
 
 
+def _symptom(entry: Mapping[str, Any]) -> Symptom:
+    return Symptom(
+        entry["id"],
+        entry["title"],
+        _tuple(entry.get("words")),
+        _tuple(entry.get("recognised_by")),
+        entry["start"],
+        entry.get("often", 0),
+    )
+
+
 @cache
-def load() -> Tree:
+def _documents() -> tuple[str, ...]:
     folder = files("ddp_assist.assets") / "tree"
     names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".toml")]
     names.sort(key=lambda name: (name != "symptoms.toml", not name.startswith("symptoms"), name))
-    documents = [(folder / name).read_text("utf-8") for name in names]
-    return read_tree(documents, {cause: page(cause) for cause in page_ids()})
+    return tuple((folder / name).read_text("utf-8") for name in names)
+
+
+@cache
+def symptoms() -> Mapping[str, Symptom]:
+    """Where walks start, without the tree below: the first screen waits for nothing else."""
+    tables = [table for text in _documents() for table in re.split(r"(?m)^(?=\[\[)", text)]
+    document = "".join(table for table in tables if table.startswith("[[symptom]]"))
+    return {entry["id"]: _symptom(entry) for entry in tomllib.loads(document)["symptom"]}
+
+
+@cache
+def load() -> Tree:
+    return read_tree(_documents(), {cause: page(cause) for cause in page_ids()})
 
 
 def problems(tree: Tree, probes: Sequence[Probe]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from ddp_assist.app.diagnose import Question
+from ddp_assist.app.question import Question
 from ddp_assist.probes.trial.nccl import UNTRIED
 from ddp_assist.probes.trial.spec import TrialResult, TrialSpec
 from ddp_assist.probes.trial.verdict import OnStage
@@ -32,8 +32,14 @@ class Trials:
         self.warm = WarmTorch(question.python)
         self.last: Mapping[str, Any] | None = None
 
-    def __enter__(self) -> Trials:
+    def start(self) -> None:
         self.warm.start()
+
+    def close(self) -> None:
+        self.warm.close()
+
+    def __enter__(self) -> Trials:
+        self.start()
         return self
 
     def __exit__(
@@ -42,7 +48,7 @@ class Trials:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.warm.close()
+        self.close()
 
     def meet(self, wanted: Mapping[str, Any]) -> tuple[bool, str]:
         """Whether the ranks joined, and one sentence about it."""

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.screen import ModalScreen
-from textual.widgets import Footer
 
-from ddp_assist.screens.widgets.frame import Line
+from ddp_assist.screens.widgets.frame import Dialog, Keys, Line
+from ddp_assist.screens.widgets.lines import Page
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Dialog):
+    """Gives back True only for a y."""
+
     CSS_PATH = "confirm.tcss"
     BINDINGS = [
-        Binding("n,enter,escape,b", "no", "No (default)", key_display="n"),
+        Binding("n,enter,escape,b,q", "no", "No (default)", key_display="n"),
         Binding("y", "yes", "Yes"),
     ]
 
@@ -24,10 +25,10 @@ class Confirm(ModalScreen[bool]):
         self.asked, self.facts, self.yes = asked, list(facts), yes
 
     def compose(self) -> ComposeResult:
-        yield Line(self.asked, id="asked")
-        yield Line("\n".join(self.facts), id="facts")
-        yield Line(f"[n]  No, go back   (default)\n[y]  Yes, {self.yes}", id="answers")
-        yield Footer(compact=True, show_command_palette=False)
+        yield Line(self.asked, id="title")
+        yield Page("\n".join(self.facts), id="facts")
+        yield Line(f"[n]  No, go back   (enter does this too)\n[y]  Yes, {self.yes}", id="answers")
+        yield Keys()
 
     def action_no(self) -> None:
         self.dismiss(False)

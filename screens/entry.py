@@ -5,40 +5,60 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.events import Key, Paste
-from textual.screen import ModalScreen
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
-from ddp_assist.screens.widgets.frame import Line
+from ddp_assist.screens.widgets.frame import Dialog, Keys, Line
 
 MOST = 8_000_000
 FLOOD = 4_000
 """So many single keys at once are a paste that the terminal does not mark as one."""
 
 
-class Entry(ModalScreen[str | None]):
+ENTRIES = {
+    "paste": ("Paste the error", "Paste it now. ctrl+s looks at it, escape leaves."),
+    "log": ("Open a log", "A file, or a folder of rank logs; enter opens it."),
+    "launch": (
+        "The launch command",
+        "As you type it in the shell, variables in front too; enter looks at it.",
+    ),
+    "script": ("The training script", "A .py file; it is read, never run."),
+    "nodes": (
+        "Which nodes?",
+        "As in node[01-04] or gpu1,gpu2; empty takes those the launch or Slurm names.",
+    ),
+}
+
+
+def entry(kind: str) -> Entry:
+    title, note = ENTRIES[kind]
+    return Entry(title, note, lines=kind == "paste", may_be_empty=kind == "nodes")
+
+
+class Entry(Dialog):
     """Gives back what was typed or pasted, or None. A paste is kept whole and shown as a count."""
 
     CSS_PATH = "entry.tcss"
     BINDINGS = [
-        Binding("escape", "leave", "Leave"),
         Binding("ctrl+s", "done", "Look at it"),
+        Binding("escape", "leave", "Leave"),
     ]
 
-    def __init__(self, title: str, note: str, lines: bool) -> None:
+    def __init__(self, title: str, note: str, lines: bool, may_be_empty: bool = False) -> None:
         super().__init__()
         self.heading, self.note, self.lines = title, note, lines
+        self.may_be_empty = may_be_empty
         self.pasted: list[str] = []
         self.size_so_far = 0
 
     def compose(self) -> ComposeResult:
-        yield Line(self.heading, id="heading")
+        yield Line(self.heading, id="title")
         yield Line(self.note, id="note")
         if self.lines:
             yield Line("", id="count")
             yield Line("", id="last")
         else:
-            yield Input(id="line")
-        yield Footer(compact=True, show_command_palette=False)
+            yield Input(id="line", compact=True)
+        yield Keys()
 
     def on_mount(self) -> None:
         if self.lines:
@@ -77,7 +97,8 @@ class Entry(ModalScreen[str | None]):
         self.query_one("#last", Line).say("\n".join(line[:160] for line in tail))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value.strip() or None)
+        text = event.value.strip()
+        self.dismiss(text if text or self.may_be_empty else None)
 
     def action_done(self) -> None:
         self.dismiss("".join(self.pasted) if self.lines else self.query_one(Input).value)

@@ -5,24 +5,22 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from ddp_assist.app.session import RowView
 from ddp_assist.screens.messages import Again
-from ddp_assist.screens.reader import Reader
 from ddp_assist.screens.step import evidence, told
 from ddp_assist.screens.widgets.frame import Framed, Line
 from ddp_assist.screens.widgets.rows import Rows
 
-ORDER = {"BAD": 0, "run": 1, "note": 2, "?": 3, "ok": 4, "wait": 5}
+ORDER = {"BAD": 0, "run": 1, "note": 2, "?": 3, "ok": 4, "-": 5}
 
 
 class Everything(Framed):
     CSS_PATH = "everything.tcss"
     BINDINGS = [
-        Binding("enter", "raw", "Evidence"),
-        Binding("r", "again", "Re-run"),
-        Binding("d", "app.diagnosis", "Diagnosis"),
-        Binding("b,escape", "app.pop_screen", "Back"),
-        Binding("question_mark", "app.help", "Help", key_display="?"),
+        Binding("enter", "on", "Diagnosis", key_display="enter"),
+        Binding("v", "raw", "Evidence"),
+        Binding("r", "again", "Look again"),
+        Binding("b,escape", "app.pop_screen", "Back", key_display="b"),
+        Binding("question_mark", "app.help", "Help"),
     ]
 
     def head(self) -> str:
@@ -30,30 +28,36 @@ class Everything(Framed):
 
     def body(self) -> ComposeResult:
         yield Line("", id="count")
-        yield Rows([], id="all")
+        yield Rows(id="all")
 
     def on_mount(self) -> None:
         self.query_one(Rows).focus()
 
     def show(self) -> None:
-        rows = [row for row in self.session.rows(list(self.session.catalogue)) if self._worth(row)]
-        self.shown = sorted(rows, key=lambda row: ORDER[row.mark])
-        wrong = sum(row.mark == "BAD" for row in self.shown)
-        open_ = sum(row.mark == "run" for row in self.shown)
-        self.query_one("#count", Line).say(f"{wrong} wrong, {open_} still looking")
-        self.query_one(Rows).show([told(row) for row in self.shown])
+        rows = self.session.rows(list(self.session.catalogue))
+        self.shown = sorted((r for r in rows if r.mark != "-"), key=lambda row: ORDER[row.mark])
+        self.query_one("#count", Line).say(self._said())
+        width = self.query_one(Rows).size.width
+        self.query_one(Rows).show([told(row, width) for row in self.shown])
 
-    @staticmethod
-    def _worth(row: RowView) -> bool:
-        return row.finding is not None or row.mark == "run"
+    def _said(self) -> str:
+        wrong = sum(row.mark == "BAD" for row in self.shown)
+        if self.session.looking:
+            return f"{wrong} wrong so far, {sum(r.mark == 'run' for r in self.shown)} still looking"
+        causes = self.session.causes
+        if not causes:
+            return f"{wrong} wrong, and no cause follows from it."
+        return f"{wrong} wrong. enter shows what follows: {causes[0].certainty} {causes[0].cause}"
+
+    def action_on(self) -> None:
+        self.call_later(self.run_action, "app.diagnosis")
 
     def action_raw(self) -> None:
+        from ddp_assist.screens.reader import Reader
+
         if self.shown:
             row = self.shown[self.query_one(Rows).cursor]
             self.app.push_screen(Reader("Evidence", "\n".join([row.text, "", *evidence(row)])))
-
-    def on_rows_picked(self) -> None:
-        self.action_raw()
 
     def action_again(self) -> None:
         self.post_message(Again())

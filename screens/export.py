@@ -3,72 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import VerticalScroll
 from textual.widgets import Input
 
-from ddp_assist.app.session import Session
 from ddp_assist.screens.messages import CopyWanted, ExportWanted
 from ddp_assist.screens.widgets.frame import Framed, Line
+from ddp_assist.screens.widgets.lines import Page
+
+if TYPE_CHECKING:
+    from ddp_assist.app.session import Session
 
 FORMATS = ("md", "html", "json", "txt")
+MOST = 400
+"""Lines of the preview; the file has them all."""
 
 
 class ExportScreen(Framed):
     CSS_PATH = "export.tcss"
     BINDINGS = [
-        Binding("enter", "write", "Write files"),
+        Binding("enter", "write", "Write the files", key_display="enter"),
         Binding("f", "format", "Format"),
+        Binding("p", "path", "Folder"),
         Binding("y", "copy", "Copy"),
-        Binding("p", "path", "Path"),
-        Binding("down", "scroll(1)", "Down", show=False),
-        Binding("up", "scroll(-1)", "Up", show=False),
-        Binding("b,escape", "app.pop_screen", "Back"),
+        Binding("b,escape", "back", "Back", key_display="b"),
+        Binding("question_mark", "app.help", "Help"),
+        Binding("q", "app.quit", "Quit"),
     ]
 
     def __init__(self, session: Session, preview: Callable[[str], str], folder: str) -> None:
         super().__init__(session)
         self.preview, self.folder = preview, folder
         self.format = "md"
+        self.done = ""
 
     def head(self) -> str:
-        return "ddp-assist > Export fix report"
+        return "ddp-assist > Report"
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (action == "write" and self.done)
 
     def body(self) -> ComposeResult:
-        yield Line("", id="about")
-        yield Input(self.folder, id="path")
-        yield Line("Preview: redacted. Read it before you post it.", id="note")
-        with VerticalScroll(id="page"):
-            yield Line("", id="text")
+        yield Line("Folder (report.md, report.html, case.json, launch.sh go there):", id="where")
+        yield Input(self.folder, id="path", compact=True)
+        yield Line("", id="note")
+        yield Page(id="page")
 
     def on_mount(self) -> None:
         self.query_one("#page").focus()
 
     def show(self) -> None:
         self.text = self.preview(self.format)
-        self.query_one("#about", Line).say(
-            f"Format  {'  '.join(f'[{f}]' if f == self.format else f for f in FORMATS)}"
-            f"    {len(self.text)} characters    into the folder:"
+        names = "  ".join(f"[{f}]" if f == self.format else f for f in FORMATS)
+        self.query_one("#note", Line).say(
+            self.done or f"Preview  {names}   redacted; read it before you post it"
         )
-        self.query_one("#text", Line).say("\n".join(self.text.splitlines()[:400]))
+        self.query_one("#page", Page).say("\n".join(self.text.splitlines()[:MOST]))
+
+    def written(self, folder: str) -> None:
+        self.done = "WRITTEN. q quits and leaves the corrected command on your terminal."
+        self.show()
+        self.refresh_bindings()
 
     def action_format(self) -> None:
         self.format = FORMATS[(FORMATS.index(self.format) + 1) % len(FORMATS)]
         self.show()
 
     def action_path(self) -> None:
+        self.done = ""
+        self.refresh_bindings()
         self.query_one("#path").focus()
 
+    def action_back(self) -> None:
+        """Out of the box first, then off the screen."""
+        if self.query_one("#path").has_focus:
+            self.query_one("#page").focus()
+        else:
+            self.app.pop_screen()
+
     def action_write(self) -> None:
-        self.post_message(ExportWanted(self.format, self.query_one("#path", Input).value))
+        self.post_message(ExportWanted(self.query_one("#path", Input).value))
 
     def on_input_submitted(self) -> None:
+        self.query_one("#page").focus()
         self.action_write()
 
     def action_copy(self) -> None:
         self.post_message(CopyWanted(self.text))
-
-    def action_scroll(self, by: int) -> None:
-        self.query_one("#page", VerticalScroll).scroll_relative(y=by, animate=False)

@@ -2,90 +2,158 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.binding import Binding
+from textual.events import Key
 from textual.widgets import Input
 
-from ddp_assist.app.tree import Symptom
-from ddp_assist.screens.entry import Entry
 from ddp_assist.screens.messages import Given, SymptomPicked
 from ddp_assist.screens.widgets.frame import Framed, Line
+from ddp_assist.screens.widgets.lines import Page
 from ddp_assist.screens.widgets.rows import Rows
+
+if TYPE_CHECKING:
+    from ddp_assist.app.tree import Symptom
+
+JOBS = 3
+"""Live jobs that stand on the first screen; all are on the screen behind j."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing to start from: a symptom, a live job, or everything."""
+
+    label: str
+    symptom: Symptom | None = None
+    job: str | None = None
 
 
 class Home(Framed):
     CSS_PATH = "home.tcss"
     BINDINGS = [
-        Binding("slash", "filter", "Filter", key_display="/"),
-        Binding("p", "paste", "Paste error"),
-        Binding("l", "open_log", "Log file"),
-        Binding("c", "command", "Launch"),
-        Binding("f", "script", "Script"),
-        Binding("a", "app.everything", "Check all"),
-        Binding("question_mark", "app.help", "Help", key_display="?"),
+        Binding("enter", "start", "Start", key_display="enter"),
+        Binding("slash", "filter", "Filter"),
+        Binding("p", "give('paste')", "Paste"),
+        Binding("l", "give('log')", "Log"),
+        Binding("c", "give('launch')", "Command"),
+        Binding("f", "give('script')", "Script", show=False),
+        Binding("a", "app.everything", "Check all", show=False),
+        Binding("j", "app.jobs", "Jobs", show=False),
+        Binding("o", "app.cases", "Cases"),
+        Binding("t", "app.trial", "Trial here", show=False),
+        Binding("h", "app.hosts", "Hosts", show=False),
+        Binding("r", "again", "Look again", show=False),
+        Binding("escape", "all", "All symptoms", show=False),
+        Binding("question_mark", "app.help", "More"),
         Binding("q", "app.quit", "Quit"),
     ]
 
     def head(self) -> str:
-        return "ddp-assist   changes nothing on this machine unless you confirm it"
+        return "ddp-assist" + (f" > {self.session.recorded}" if self.session.recorded else "")
 
     def body(self) -> ComposeResult:
         yield Line("What did you see?", id="asked")
-        yield Input(placeholder="type a part of it", id="filter")
-        yield Rows([self._text(n, s) for n, s in enumerate(self.matching(""))], id="symptoms")
-        yield Line("", id="given")
-        yield Line("", id="hint")
+        yield Input(placeholder="type a part of it", id="filter", compact=True)
+        yield Rows([row.label for row in self._rows()], id="symptoms")
+        yield Page(id="given")
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
+        self.query_one("#given").can_focus = False
         self.query_one(Rows).focus()
 
-    def matching(self, typed: str) -> list[Symptom]:
-        """Symptoms that hold every typed word, those something points at first."""
+    def _rows(self, typed: str = "") -> list[Row]:
+        """Live jobs, what something points at, what most people see, and then the others."""
         known = [symptom for symptom, _ in self.session.recognised()]
-        everyone = self.session.tree.symptoms.values()
-        order = known + [symptom for symptom in everyone if symptom not in known]
+        everyone = list(self.session.symptoms.values())
+        common = sorted((s for s in everyone if s.often), key=lambda s: s.often)
+        order = list(dict.fromkeys([*known, *common, *everyone]))
         words = typed.lower().split()
-        return [s for s in order if all(w in " ".join((s.title, *s.words)).lower() for w in words)]
-
-    def _text(self, place: int, symptom: Symptom) -> str:
-        return f"{(place + 1) % 10 if place < 10 else ' '}  {symptom.title}"
+        found = [s for s in order if all(w in " ".join((s.title, *s.words)).lower() for w in words)]
+        rows = [Row(f"{n}  {s.title}", s) for n, s in enumerate(found[:9], 1)]
+        rows += [Row("0  Not sure: check everything here")] if not words else []
+        rows += [Row(f"   {s.title}", s) for s in found[9:]]
+        jobs = [] if words or not self.session.question.is_empty else self.session.jobs or []
+        return [*map(_alive, jobs[:JOBS]), *rows]
 
     def show(self) -> None:
-        typed = self.query_one("#filter", Input).value
-        found = self.matching(typed)
-        self.query_one(Rows).show([self._text(n, s) for n, s in enumerate(found)])
-        question = self.session.question
-        given = [f"launch  {' '.join(question.launch)}"] if question.launch else []
-        given += [f"log     {log}" for log in question.logs]
-        given += [f"script  {question.script}"] if question.script else []
-        if self.session.looking:
-            given.append(f"looking: {len(self.session.answered)} probes have answered")
-        self.query_one("#given", Line).say("\n".join(given))
-        recognised = self.session.recognised()
-        hint = ""
+        self.rows = self._rows(self.query_one("#filter", Input).value)
+        rows = self.query_one(Rows)
+        picked = rows.cursor if rows.moved else 0
+        rows.show([row.label for row in self.rows])
+        rows.select(picked, by_hand=False)
+        self.query_one("#asked", Line).say(self._question())
+        self.query_one("#given", Page).say("\n".join(self._given()))
+
+    def _question(self) -> str:
+        if self.session.recognised():
+            return "What did you see? The first one was recognised, see below."
+        if any(row.job for row in self.rows):
+            return "What did you see? Or which of these jobs is it?"
+        return "What did you see?"
+
+    def _given(self) -> list[str]:
+        question, session = self.session.question, self.session
+        lines = [f"launch  {' '.join(question.launch)}"] if question.launch else []
+        lines += [f"job     pid {question.job}"] if question.job else []
+        lines += [f"log     {log}" for log in question.logs]
+        lines += [f"script  {question.script}"] if question.script else []
+        if session.looking:
+            lines.append(f"looking {len(session.answered)} probes have answered")
+        recognised = session.recognised()
         if recognised:
             symptom, finding = recognised[0]
-            hint = f"Recognised: {symptom.title}\n  because: {finding.sentence}"
-        self.query_one("#hint", Line).say(hint)
+            lines += ["", f"recognised  {symptom.title}", f"because     {finding.sentence}"]
+        elif session.diagnosis is not None and not question.is_empty:
+            lines += [
+                "",
+                "Nothing was recognised in it. Pick what you saw, or 0 checks everything.",
+            ]
+        elif not lines:
+            lines = [
+                "Pick a line, or type its number. Or: p pastes the error, l opens a log,",
+                "c takes the launch command, j shows jobs alive here, h asks other hosts.",
+            ]
+        return lines
 
-    def on_rows_picked(self, event: Rows.Picked) -> None:
-        found = self.matching(self.query_one("#filter", Input).value)
-        if event.index < len(found):
-            self.post_message(SymptomPicked(found[event.index]))
+    def on_key(self, event: Key) -> None:
+        if event.character and event.character.isdigit() and self.query_one(Rows).has_focus:
+            place = next(
+                (n for n, r in enumerate(self.rows) if r.label[0] == event.character), None
+            )
+            if place is not None:
+                self._start(self.rows[place])
 
-    def on_key(self, event: object) -> None:
-        character = getattr(event, "character", None)
-        if character and character.isdigit() and self.query_one(Rows).has_focus:
-            place = (int(character) - 1) % 10
-            found = self.matching(self.query_one("#filter", Input).value)
-            if place < len(found):
-                self.post_message(SymptomPicked(found[place]))
+    def action_start(self) -> None:
+        if self.rows:
+            self._start(self.rows[self.query_one(Rows).cursor])
+
+    def _start(self, row: Row) -> None:
+        if row.job is not None:
+            self.post_message(Given("job", row.job))
+        elif row.symptom is not None:
+            self.post_message(SymptomPicked(row.symptom))
+        else:
+            self.call_later(self.run_action, "app.everything")
+
+    def action_again(self) -> None:
+        from ddp_assist.screens.messages import Again
+
+        self.post_message(Again())
 
     def action_filter(self) -> None:
         box = self.query_one("#filter", Input)
         box.display = True
         box.focus()
+
+    def action_all(self) -> None:
+        """Ends the filter."""
+        box = self.query_one("#filter", Input)
+        box.value, box.display = "", False
+        self.query_one(Rows).focus()
 
     def on_input_changed(self) -> None:
         self.show()
@@ -93,21 +161,17 @@ class Home(Framed):
     def on_input_submitted(self) -> None:
         self.query_one(Rows).focus()
 
-    def _ask(self, kind: str, title: str, note: str) -> None:
+    def action_give(self, kind: str) -> None:
+        from ddp_assist.screens.entry import entry
+
         def answered(text: str | None) -> None:
             if text:
                 self.post_message(Given(kind, text))  # type: ignore[arg-type]
 
-        self.app.push_screen(Entry(title, note, lines=kind == "paste"), answered)
+        self.app.push_screen(entry(kind), answered)
 
-    def action_paste(self) -> None:
-        self._ask("paste", "Paste the error", "ctrl+s looks at it, escape leaves")
 
-    def action_open_log(self) -> None:
-        self._ask("log", "Open a log", "a file, or a folder of rank logs; enter opens it")
+def _alive(job: dict[str, object]) -> Row:
+    from ddp_assist.screens.jobs import job_line
 
-    def action_command(self) -> None:
-        self._ask("launch", "The launch command", "as you type it in the shell; enter looks at it")
-
-    def action_script(self) -> None:
-        self._ask("script", "The training script", "a .py file; it is read, never run")
+    return Row(f"*  Alive here: {job_line(job)}", job=str(job["id"]))

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
-from textual.widgets import Footer
 
-from ddp_assist.screens.widgets.frame import Line
+from ddp_assist.screens.widgets.frame import Dialog, Keys, Line
+from ddp_assist.screens.widgets.lines import Page
 
 
-class Reader(ModalScreen[None]):
+class Reader(Dialog):
     CSS_PATH = "reader.tcss"
     BINDINGS = [
-        Binding("b,escape,q", "leave", "Back"),
-        Binding("down,j", "scroll(1)", "Down", show=False),
-        Binding("up,k", "scroll(-1)", "Up", show=False),
-        Binding("pagedown,space", "scroll(15)", "Page", show=True),
-        Binding("pageup", "scroll(-15)", "Page up", show=False),
+        Binding("b,escape,q,enter", "leave", "Back", key_display="b"),
+        Binding("space", "page", "Next page"),
     ]
 
     def __init__(self, title: str, text: str) -> None:
         super().__init__()
-        self.heading, self.text = title, text
+        self.heading, self.content = title, text
 
     def compose(self) -> ComposeResult:
-        yield Line(self.heading, id="heading")
-        with VerticalScroll(id="page"):
-            yield Line(self.text)
-        yield Footer(compact=True, show_command_palette=False)
+        yield Line(self.heading, id="title")
+        yield Page(self.content, id="page")
+        yield Keys()
 
-    def action_scroll(self, by: int) -> None:
-        self.query_one("#page", VerticalScroll).scroll_relative(y=by, animate=False)
+    def on_mount(self) -> None:
+        self.query_one(Page).focus()
+
+    def action_page(self) -> None:
+        self.query_one(Page).action_page(1)
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -50,6 +50,10 @@ class Fix:
     """Keys of findings that must be gone, or patterns that must be seen, when probes run again."""
     badge: Badge = "not-tried"
     why: str = ""
+    ends: tuple[int, ...] = ()
+    """Processes that this cure ends, one question each."""
+    frees: int | None = None
+    """The port that ending them frees."""
     left: tuple[str, ...] = ()
     """Other causes that were still seen when the probes looked again with this fix in place."""
 

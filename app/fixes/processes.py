@@ -30,6 +30,8 @@ def end_process(situation: Situation) -> Fix | None:
         ),
         does_not=f"what {str(named)[:60]} was doing is lost",
         why="not tried: ending a process needs your yes",
+        ends=tuple(pids),
+        frees=port,
     )
 
 

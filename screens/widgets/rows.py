@@ -5,103 +5,90 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from textual.app import ComposeResult
+from rich.style import Style
 from textual.binding import Binding
-from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.message import Message
-from textual.widgets import Static
 
 from ddp_assist.probes.text import clean
+from ddp_assist.screens.widgets.lines import Lines
+
+CURSOR = Style(bold=True, reverse=True)
 
 
-class Row(Static):
-    """One line of foreign text, shown as text."""
+class Rows(Lines, can_focus=True):
+    """Rows to choose from with arrows, or j and k. What enter does is up to the screen."""
 
-    DEFAULT_CSS = "Row { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }"
-
-
-class Rows(VerticalScroll):
-    """Rows to choose from with arrows, j and k, or their first letter or digit."""
-
-    DEFAULT_CSS = "Rows { height: auto; } Rows:focus .-cursor { text-style: bold reverse; }"
     BINDINGS = [
         Binding("up,k", "move(-1)", "Up", show=False),
         Binding("down,j", "move(1)", "Down", show=False),
-        Binding("home", "move(-9999)", "First", show=False),
-        Binding("end", "move(9999)", "Last", show=False),
+        Binding("home", "move(-999999)", "First", show=False),
+        Binding("end", "move(999999)", "Last", show=False),
         Binding("pageup", "move(-10)", "Page up", show=False),
         Binding("pagedown", "move(10)", "Page down", show=False),
-        Binding("enter", "pick", "Choose", show=False),
     ]
-
-    @dataclass
-    class Picked(Message):
-        rows: Rows
-        index: int
 
     @dataclass
     class Moved(Message):
         rows: Rows
         index: int
 
-    can_focus = True
-
     def __init__(self, texts: Sequence[str] = (), *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.texts = list(texts)
         self.cursor = 0
+        self.moved = False
+        """Whether the user moved the cursor; until then the screen may."""
+        self.lines = tuple(one_line(text) for text in texts)
 
-    def compose(self) -> ComposeResult:
-        for index, text in enumerate(self.texts):
-            yield self._row(index, text)
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return self.lines
 
-    def _row(self, index: int, text: str) -> Row:
-        row = Row(Content(self._marked(index, text)))
-        row.set_class(index == self.cursor, "-cursor")
-        return row
+    def on_resize(self) -> None:
+        self._keep_in_sight()
 
-    def _marked(self, index: int, text: str) -> str:
-        one_line = " ".join(clean(text).split("\n"))
-        return f"{'>' if index == self.cursor else ' '} {one_line}"
+    def on_focus(self) -> None:
+        self.repaint(self.cursor)
+
+    def on_blur(self) -> None:
+        self.repaint(self.cursor)
+
+    def text(self, place: int) -> str:
+        return f"{'>' if place == self.cursor else ' '} {self.lines[place]}"
+
+    def styled(self, place: int) -> Style:
+        chosen = place == self.cursor and self.has_focus
+        return self.rich_style + CURSOR if chosen else self.rich_style
 
     def show(self, texts: Sequence[str]) -> None:
-        """New texts; only the rows that changed are painted again."""
-        texts = list(texts)
-        if texts == self.texts:
-            return
-        rows = list(self.query(Row))
+        before = self.cursor
         self.cursor = max(0, min(self.cursor, len(texts) - 1))
-        old, self.texts = self.texts, texts
-        for index, text in enumerate(texts):
-            if index >= len(rows):
-                self.mount(self._row(index, text))
-            elif index >= len(old) or old[index] != text:
-                rows[index].update(Content(self._marked(index, text)))
-        for row in rows[len(texts) :]:
-            row.remove()
-        self._mark(self.cursor)
-
-    def select(self, index: int) -> None:
-        if not self.texts:
-            return
-        before, self.cursor = self.cursor, max(0, min(index, len(self.texts) - 1))
+        self.fill(tuple(one_line(text) for text in texts))
         if before != self.cursor:
-            self._mark(before)
-            self._mark(self.cursor)
+            self._keep_in_sight()
+
+    def start_over(self) -> None:
+        """Other rows come: the cursor is nobody's choice any more."""
+        self.moved, self.cursor = False, 0
+
+    def select(self, index: int, by_hand: bool = True) -> None:
+        self.moved = self.moved or by_hand
+        before, self.cursor = self.cursor, max(0, min(index, len(self.lines) - 1))
+        if before != self.cursor:
+            self.repaint(before)
+            self.repaint(self.cursor)
+            self._keep_in_sight()
             self.post_message(self.Moved(self, self.cursor))
 
-    def _mark(self, index: int) -> None:
-        rows = list(self.query(Row))
-        if 0 <= index < min(len(rows), len(self.texts)):
-            rows[index].set_class(index == self.cursor, "-cursor")
-            rows[index].update(Content(self._marked(index, self.texts[index])))
-            if index == self.cursor:
-                self.scroll_to_widget(rows[index], animate=False)
+    def _keep_in_sight(self) -> None:
+        top, height = self.scroll_offset.y, max(1, self.size.height)
+        if self.cursor < top:
+            self.scroll_to(y=self.cursor, animate=False, force=True)
+        elif self.cursor >= top + height:
+            self.scroll_to(y=self.cursor - height + 1, animate=False, force=True)
 
     def action_move(self, by: int) -> None:
         self.select(self.cursor + by)
 
-    def action_pick(self) -> None:
-        if self.texts:
-            self.post_message(self.Picked(self, self.cursor))
+
+def one_line(text: str) -> str:
+    return " ".join(clean(text).split("\n"))

@@ -1,0 +1,27 @@
+"""What the user gave: a launch, logs, a script, a live job, and what was seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user gave."""
+
+    launch: Sequence[str] = ()
+    logs: tuple[str, ...] = ()
+    script: Path | None = None
+    job: int | None = None
+    python: str | None = None
+    symptom: str | None = None
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    cwd: Path = field(default_factory=Path.cwd)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was given that could be looked at."""
+        return not (self.launch or self.logs or self.script or self.job)

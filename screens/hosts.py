@@ -1,0 +1,112 @@
+"""Several hosts: which answer, which are the odd ones, who can't reach whom, what follows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+
+from ddp_assist.screens.messages import HostsWanted
+from ddp_assist.screens.widgets.frame import Framed, Line
+from ddp_assist.screens.widgets.rows import Rows
+
+
+class HostsScreen(Framed):
+    CSS_PATH = "hosts.tcss"
+    BINDINGS = [
+        Binding("enter", "on", "Go on", key_display="enter"),
+        Binding("n", "nodes", "Name nodes"),
+        Binding("r", "again", "Ask again"),
+        Binding("v", "raw", "Evidence"),
+        Binding("d", "app.diagnosis", "Diagnosis"),
+        Binding("b,escape", "app.pop_screen", "Back", key_display="b"),
+        Binding("question_mark", "app.help", "Help"),
+    ]
+    nodes = ""
+
+    def head(self) -> str:
+        return "ddp-assist > Hosts"
+
+    def body(self) -> ComposeResult:
+        yield Line("", id="said")
+        yield Rows(id="hosts")
+
+    def on_mount(self) -> None:
+        self.query_one(Rows).focus()
+
+    def show(self) -> None:
+        hosts = self.session.hosts
+        self.query_one("#said", Line).say(self._said(hosts))
+        self.query_one(Rows).show(list(rows(hosts)) if hosts else [])
+
+    def _said(self, hosts: dict[str, Any] | None) -> str:
+        if self.session.looking:
+            return "Asking every node over ssh: looking, connecting, meeting. At most 90 s ..."
+        if hosts is None:
+            return (
+                "Every node is asked over ssh, with your own keys: what it has, whom it\n"
+                "reaches, and whether ranks meet between them. Nothing stays there.\n\n"
+                "enter names the nodes, as in node[01-04]."
+            )
+        causes = hosts["causes"]
+        if causes:
+            return f"{causes[0]['certainty'].upper()}: {causes[0]['title']}\nenter goes on to it"
+        return "Nothing differs between them that matters, and all that was tried is open."
+
+    def action_on(self) -> None:
+        if self.session.looking:
+            return
+        if self.session.hosts and self.session.hosts["causes"]:
+            self.call_later(self.run_action, "app.diagnosis")
+        else:
+            self.action_nodes()
+
+    def action_nodes(self) -> None:
+        from ddp_assist.screens.entry import entry
+
+        def answered(text: str | None) -> None:
+            if text is not None:
+                self.nodes = text
+                self.action_again()
+
+        self.app.push_screen(entry("nodes"), answered)
+
+    def action_again(self) -> None:
+        self.post_message(HostsWanted(self.nodes))
+
+    def action_raw(self) -> None:
+        from ddp_assist.screens.reader import Reader
+
+        findings = (self.session.hosts or {}).get("findings", ())
+        lines = [line for f in findings for line in (f["sentence"], *_evidence(f["evidence"]), "")]
+        self.app.push_screen(Reader("What the nodes said", "\n".join(lines)))
+
+
+def rows(hosts: dict[str, Any]) -> Iterator[str]:
+    """Nodes in kinds, the odd ones first; then what is shut; then what was seen side by side."""
+    kinds: dict[tuple[str, str, str], list[str]] = {}
+    for node in hosts["nodes"]:
+        kinds.setdefault((node["group"] or "-", node["state"], node["why"]), []).append(
+            node["node"]
+        )
+    for (group, state, why), names in sorted(kinds.items(), key=lambda kind: len(kind[1])):
+        yield f"kind {group:<2} {state:<12} {', '.join(names)}  {why}".rstrip()
+    shut = Counter(
+        (link["from"], link["to"], link["kind"], link["outcome"])
+        for link in hosts["links"]
+        if link["outcome"] != "reached"
+    )
+    for start, to, kind, outcome in sorted(shut):
+        yield f"SHUT    {start} -> {to} ({kind}): {outcome}"
+    if hosts["links"] and not shut:
+        yield f"ok      all {len(hosts['links'])} connections between them are open"
+    for finding in hosts["findings"]:
+        if finding["probe"] == "fleet":
+            yield f"        {finding['sentence']}"
+
+
+def _evidence(evidence: list[dict[str, Any]]) -> list[str]:
+    return [f"  {line}" for seen in evidence for line in seen["lines"]]

@@ -1,0 +1,77 @@
+"""The distributed jobs alive on this machine, and what each of their ranks is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+
+from ddp_assist.screens.messages import Given, JobsWanted
+from ddp_assist.screens.widgets.frame import Framed, Line
+from ddp_assist.screens.widgets.rows import Rows
+
+
+def job_line(job: Mapping[str, Any]) -> str:
+    """A live job in one line, with what is odd about it."""
+    ranks, size = len(job["ranks"]), job["world_size"]
+    of = f"{ranks} of {size} ranks" if size else f"{ranks} ranks"
+    return f"{job['launcher']}, pid {job['id']}, {of}: {job['verdict']['sentence']}"
+
+
+def rank_line(rank: Mapping[str, Any]) -> str:
+    number = "?" if rank["rank"] is None else rank["rank"]
+    return f"   rank {number:<4} pid {rank['pid']:<8} {rank['state']:<16} {rank['where']}".rstrip()
+
+
+class JobsScreen(Framed):
+    CSS_PATH = "jobs.tcss"
+    BINDINGS = [
+        Binding("enter", "pick", "Diagnose this job", key_display="enter"),
+        Binding("r", "again(False)", "Look again"),
+        Binding("s", "again(True)", "Stacks (py-spy)"),
+        Binding("b,escape", "app.pop_screen", "Back", key_display="b"),
+        Binding("question_mark", "app.help", "Help"),
+    ]
+
+    def head(self) -> str:
+        return "ddp-assist > Jobs alive on this machine"
+
+    def body(self) -> ComposeResult:
+        yield Line("", id="count")
+        yield Rows(id="jobs")
+
+    def on_mount(self) -> None:
+        self.query_one(Rows).focus()
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        """Each line with the job it belongs to."""
+        for job in self.session.jobs or ():
+            at = f"  meets at {job['master']}" if job["master"] else ""
+            yield job["id"], job_line(job) + at
+            for rank in job["ranks"]:
+                yield job["id"], rank_line(rank)
+
+    def show(self) -> None:
+        jobs = self.session.jobs
+        self.query_one("#count", Line).say(
+            "Looking for jobs ..."
+            if jobs is None
+            else f"{len(jobs)} alive. Stacks pause nothing; they are asked only with s."
+            if jobs
+            else "No distributed job is alive here, or none that you may see."
+        )
+        self.lines = list(self._lines())
+        self.query_one(Rows).show([line for _, line in self.lines])
+
+    def action_pick(self) -> None:
+        if self.lines:
+            job, _ = self.lines[self.query_one(Rows).cursor]
+            self.app.pop_screen()
+            self.post_message(Given("job", job))
+
+    def action_again(self, with_stacks: bool) -> None:
+        self.session.jobs = None
+        self.show()
+        self.post_message(JobsWanted(with_stacks))
