@@ -17,7 +17,7 @@ SILENT = {"Input"}
 """Widgets that show what is typed and parse nothing."""
 WRAPPED = {"Static": "screens/widgets/frame.py"}
 """Widgets that parse, and the one file that uses them with markup off."""
-PARSED = {"border_title", "border_subtitle", "tooltip", "placeholder", "title", "sub_title", "label"}
+PARSED = {"border_title", "border_subtitle", "tooltip", "placeholder", "title", "sub_title", "label"}  # noqa: E501
 """Attributes that Textual parses, so only words of our own may stand in them."""
 
 
