@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Final
 
 from ddp_assist.probes.script import known
+from ddp_assist.probes.script.arguments import arguments
 from ddp_assist.probes.script.evaluate import Evaluator, cast, ends, is_free_port, is_random, quiet
+from ddp_assist.probes.script.programs import follow_program
 from ddp_assist.probes.script.value import UNKNOWN, Call, Class, Function, Instance, Value, union
 
 _ITSELF: Final = ("cuda", "to", "cpu", "float", "half", "double", "train", "eval")
@@ -33,8 +35,86 @@ _MAPS: Final = (
 )
 
 
+_POPENS: Final = tuple(
+    f"subprocess.{n}" for n in ("Popen", "run", "call", "check_call", "check_output")
+)
+_AGREES: Final = re.compile(r"(bcast|broadcast|scatter|all_?reduce|all_?gather|recv)", re.I)
+_OWN: Final = re.compile(r"(rank|global-rank|shard|random|free-port|picked@\d+)$")
+"""What a value may depend on that differs from process to process."""
+
+
+def _agrees(kind: str) -> bool:
+    """Whether all processes have the same after this call."""
+    return bool(_AGREES.search(kind.rpartition(".")[2])) and "gather" not in kind
+
+
+def _agreed(evaluate: Evaluator, args: Args) -> None:
+    """What was broadcast into is the same in all processes from here on."""
+    names = evaluate.tracer.names
+    given = [a for a in args if a.of and (a.items is not None or a.call is not None)]
+    for name, value in list(names.items()):
+        if any(value is a for a in given):
+            of = frozenset(w for w in value.of if not _OWN.match(w))
+            names[name] = replace(value, of=of, const=UNKNOWN, items=None, exact=False, mix=None)
+
+
+_SAME_THING: Final = tuple(
+    f".{name}"
+    for name in (
+        "decode", "strip", "item", "getvalue", "tobytes", "numpy", "hex", "tolist", "cpu",
+        "detach", "clone", "read",
+    )
+)  # fmt: skip
+"""Methods whose answer is what the object is, in another form."""
+_POURS: Final = {"torch.save": 1, "pickle.dump": 1, "json.dump": 1, "numpy.save": 0}
+
+
+def _poured(evaluate: Evaluator, args: Args, receiver: Value | None) -> None:
+    """What is written into a buffer is in it from here on."""
+    of = union(args)
+    into = [v for v in (*args, receiver) if v is not None and "BytesIO()" in v.kind]
+    for name, value in list(evaluate.tracer.names.items()):
+        if of - value.of and any(value is one for one in into):
+            evaluate.tracer.names[name] = replace(value, of=value.of | of)
+
+
+def _grown(evaluate: Evaluator, node: ast.Call, held: Value, exact: bool = True) -> None:
+    """A list that was changed: what was known of it as a whole is so no more."""
+    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+    exact = exact and held.exact and not evaluate.tracer.loops
+    changed = replace(
+        held, const=UNKNOWN, exact=exact, count=None, of=held.of | union(held.items or [])
+    )
+    if isinstance(owner, ast.Name):
+        evaluate.tracer.assign(owner, changed)
+    elif isinstance(owner, ast.Attribute):
+        held_by = evaluate(owner.value).target
+        if isinstance(held_by, Instance):
+            held_by.attrs[owner.attr] = changed
+
+
+def _const(key: object) -> Value:
+    return Value(const=key)
+
+
+def _default(evaluate: Evaluator, default: Value | None) -> Value | None:
+    """What field(default=...) or field(default_factory=...) stands for."""
+    if default is None or default.call is None or not default.kind.endswith("field()"):
+        return default
+    made, plain = default.call.get("default_factory"), default.call.get("default")
+    if made is not None and isinstance(made.target, Function):
+        return evaluate.follow(made, [], {}, default.call.node)
+    return plain if plain is not None else Value()
+
+
 def called(
-    evaluate: Evaluator, node: ast.Call, function: Value, args: Args, kwargs: Kwargs, partial: bool
+    evaluate: Evaluator,
+    node: ast.Call,
+    function: Value,
+    receiver: Value | None,
+    args: Args,
+    kwargs: Kwargs,
+    partial: bool,
 ) -> Value:
     """The value of a call; it is told to the tracer unless it is one of the project's functions."""
     kind, tracer = function.kind, evaluate.tracer
@@ -44,8 +124,10 @@ def called(
         tracer.happens(kind, node, args, kwargs, function, partial)
         return evaluate.follow(function, args, kwargs, node)
     if isinstance(function.target, Instance) and function.target.owner is not None:
-        method = function.target.owner.find("forward") or function.target.owner.find("__call__")
+        method = function.target.owner.find("__call__") or function.target.owner.find("forward")
         call = tracer.happens(f"{kind}.__call__", node, args, kwargs, function, partial)
+        if method is None and kind.endswith(".parse_args()"):
+            return Value(of=union(args), call=call)
         if method is not None:
             return evaluate.follow(evaluate._bound(method, function), args, kwargs, node)
         return Value(of=union(args), call=call)
@@ -54,14 +136,8 @@ def called(
         answer = special(evaluate, node, args, kwargs)
         if answer is not None:
             return answer
-    receiver = (
-        evaluate(node.func.value)
-        if isinstance(node.func, ast.Attribute) and _quiet(node.func.value)
-        else None
-    )
-    receiver = receiver or (
-        replace(function, kind=kind.rpartition(".")[0]) if function.call else None
-    )
+    if receiver is None and function.call is not None:
+        receiver = replace(function, kind=kind.rpartition(".")[0])
     call = tracer.happens(kind, node, args, kwargs, receiver, partial)
     if receiver is not None and isinstance(node.func, ast.Attribute):
         answer = _method(evaluate, node, receiver, node.func.attr, args, call)
@@ -77,20 +153,27 @@ def called(
         return args[0]
     of = union([*args, *kwargs.values()])
     if is_random(kind):
-        return Value(of=of | {"random"}, kind=f"{kind}()", call=call)
-    if kind == "socket.socket().getsockname" or (
-        is_free_port(kind) and "." in kind and "()" not in kind
-    ):
-        return Value(of=of | {"free-port"}, call=call)
+        return Value(of=of | evaluate.picked("random"), kind=f"{kind}()", call=call)
+    if kind.endswith("().getsockname") or (is_free_port(kind) and "." in kind and "()" not in kind):
+        return Value(of=of | evaluate.picked("free-port"), call=call)
+    if kind in _POURS or kind.endswith(".write"):
+        _poured(evaluate, args, receiver)
+    if kind in _POPENS:
+        follow_program(evaluate, call)
+    if _agrees(kind):
+        _agreed(evaluate, args)
+        of = frozenset(w for w in of if not _OWN.match(w))
     if kind.endswith("Store().get"):
         key = args[0].text if args else ""
         return Value(kind=f"{kind}()", of=of | {f"store:{key}"}, call=call)
     if kind.endswith("Store().add"):
         return Value(of=of | {"store-count"}, call=call)
-    if receiver is not None and kind.endswith((".decode", ".strip", ".item")):
+    if receiver is not None and kind.endswith(_SAME_THING):
         of |= receiver.of
     target = Instance(None) if kind.endswith(".parse_args") else None
     items: list[Value] | None = None
+    if kind.endswith((".parse_args", ".parse_known_args")):
+        tracer.arguments |= arguments(tracer.trace.calls, tracer.settings.arguments, args)
     if kind.endswith(".parse_known_args"):
         space = Value(
             kind="argparse.ArgumentParser().parse_args()", target=Instance(None), call=call
@@ -99,6 +182,8 @@ def called(
     made = known.plain(f"{kind}()")
     if made.rpartition(".")[2] in ("TCPStore()", "FileStore()", "HashStore()"):
         made = f"torch.distributed.{made.rpartition('.')[2]}"
+    if kind.endswith("DistributedDataParallel") and args and isinstance(args[0].target, Instance):
+        target = args[0].target
     count = _count(kind, receiver, args, kwargs)
     return Value(kind=made, of=of, call=call, target=target, items=items, count=count)
 
@@ -126,6 +211,8 @@ def _count(kind: str, receiver: Value | None, args: Args, kwargs: Kwargs) -> int
         return None
     rows = receiver.count if receiver is not None and "()" in kind else first.count
     size = first if receiver is not None and "()" in kind else args[1] if len(args) > 1 else None
+    if last == "Subset" and len(args) > 1:
+        return args[1].count
     if last == "split" and rows is not None and size is not None and size.number:
         return -(-rows // size.number)
     if last in ("chunk", "tensor_split", "array_split") and size is not None and size.number:
@@ -148,19 +235,23 @@ def _count(kind: str, receiver: Value | None, args: Args, kwargs: Kwargs) -> int
     return None
 
 
-def _quiet(node: ast.expr) -> bool:
-    """Whether looking at the receiver again would tell nothing twice."""
-    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _quiet(node.value))
-
-
 def _made(
     evaluate: Evaluator, node: ast.Call, owner: Class, args: Args, kwargs: Kwargs, partial: bool
 ) -> Value:
     call = evaluate.tracer.happens(f"class:{owner.node.name}", node, args, kwargs, None, partial)
     made = Value(target=Instance(owner), kind=f"class:{owner.node.name}()", call=call)
-    start = owner.find("__init__")
+    start, fields = owner.find("__init__"), owner.fields()
     if start is not None:
         evaluate.follow(evaluate._bound(start, made), args, kwargs, node)
+    elif fields is not None and isinstance(made.target, Instance):
+        given = {**dict(zip(fields, args, strict=False)), **kwargs}
+        for name, default in fields.items():
+            held = given.get(name) or _default(evaluate, default)
+            if held is not None:
+                made.target.attrs[name] = held
+        after = owner.find("__post_init__")
+        if after is not None:
+            evaluate.follow(evaluate._bound(after, made), [], {}, node)
     return replace(made, of=frozenset(union([*args, *kwargs.values()]) & {"rank"}))
 
 
@@ -170,6 +261,25 @@ def _method(
     """Methods of things that the script holds."""
     if receiver.items is not None and name in ("append", "add") and args:
         receiver.items.append(args[0])
+        _grown(evaluate, node, receiver)
+        return Value(const=None)
+    if receiver.items is not None and name in ("extend", "insert", "pop", "remove", "clear"):
+        _grown(evaluate, node, receiver, exact=False)
+        return Value(const=None) if name != "pop" else receiver.items[0] if receiver.items else None
+    if receiver.table is not None and name == "items":
+        pairs = [
+            Value(items=[Value(const=k), v], exact=True, of=v.of) for k, v in receiver.table.items()
+        ]
+        return Value(items=pairs, exact=receiver.exact, of=receiver.of, kind="list")
+    if receiver.table is not None and name in ("values", "keys"):
+        parts = receiver.table.values() if name == "values" else map(_const, receiver.table)
+        return Value(items=list(parts), exact=receiver.exact, of=receiver.of, kind="list")
+    if receiver.table is not None and name == "copy":
+        return replace(receiver, table=dict(receiver.table))
+    if receiver.table is not None and name == "update":
+        for other in args:
+            receiver.table.update(other.table or {})
+        receiver.table.update(call.kwargs)
         return Value(const=None)
     if receiver.table is not None and name == "get" and args and args[0].known:
         found = receiver.table.get(args[0].const) if isinstance(args[0].const, str | int) else None
@@ -179,6 +289,13 @@ def _method(
     if known.is_pool(receiver.kind) and name in _MAPS and args:
         _pool(evaluate, receiver, name, args, call)
     if (
+        name == "start"
+        and isinstance(receiver.target, Instance)
+        and receiver.target.owner is not None
+        and receiver.target.owner.comes_from("threading.Thread")
+    ):
+        _own_thread(evaluate, node, receiver, receiver.target.owner)
+    elif (
         name == "start"
         and isinstance(receiver.target, Instance)
         and receiver.target.owner is not None
@@ -311,7 +428,8 @@ def _rank(role: str) -> Special:
         evaluate.tracer.happens("torch.distributed.get_rank", node, args, kwargs)
         if group is not None and group.const is not None and role == "rank":
             return Value(of=frozenset({"group-rank"}))
-        return Value(const=evaluate.tracer.settings.rank, role=role, of=frozenset({"rank"}))
+        of = {"rank", "global-rank"} if role == "rank" else {"rank"}
+        return Value(const=evaluate.tracer.settings.rank, role=role, of=frozenset(of))
 
     return answer
 
@@ -390,15 +508,16 @@ def _range(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> V
     if args and len(numbers) == len(args):
         found = quiet(lambda: len(range(*numbers)))
         count = found if isinstance(found, int) else None
-    return Value(of=of | ({"shard"} if "rank" in of else frozenset()), kind="range()", count=count)
+    shard = {"shard"} if "rank" in of else frozenset()
+    return Value(of=of | shard, kind="range()", count=count)
 
 
 def _length(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     if args and args[0].exact and args[0].items is not None:
-        return Value(const=len(args[0].items))
+        return Value(const=len(args[0].items), kind="int")
     if args and args[0].count is not None:
-        return Value(const=args[0].count, of=args[0].of)
-    return Value(of=union(args))
+        return Value(const=args[0].count, of=args[0].of, kind="int")
+    return Value(of=union(args), kind="int")
 
 
 def _same(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
@@ -415,8 +534,49 @@ def _thread(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> 
     return Value(kind="threading.Thread()", call=call)
 
 
+def _own_thread(evaluate: Evaluator, node: ast.Call, receiver: Value, owner: Class) -> None:
+    """start() of a class of the project that is a thread."""
+    tracer = evaluate.tracer
+    made = tracer.happens("threading.Thread", node)
+    tracer.happens("threading.Thread().start", node, receiver=Value(call=made))
+    run = owner.find("run")
+    if run is not None:
+        tracer.thread += 1
+        evaluate.follow(evaluate._bound(run, receiver), [], {}, node)
+        tracer.thread -= 1
+
+
 def _partial(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    if args and isinstance(args[0].target, Function):
+        inner = args[0].target
+        given, named = (*inner.given, *args[1:]), {**inner.named, **kwargs}
+        return replace(args[0], target=replace(inner, given=given, named=named))
     return Value(kind="functools.partial()", of=union(args))
+
+
+def _dict(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
+    """dict(table, name=value), and a copy of the environment with more in it."""
+    table: dict[object, Value] = {}
+    exact = True
+    for other in args:
+        exact = exact and other.table is not None and other.exact
+        table.update(other.table or {})
+    table.update(kwargs)
+    return Value(table=table, of=union(table.values()), kind="dict", exact=exact)
+
+
+def _copy(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+    return Value(table={}, kind="dict", of=frozenset({"env"}))
+
+
+def _vars(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
+    """vars(args): the options as a table."""
+    if args and args[0].kind.endswith("parse_args()"):
+        names = evaluate.tracer.arguments
+        return Value(table={n: evaluate._option(n) for n in names}, kind="dict")
+    if args and isinstance(args[0].target, Instance):
+        return Value(table=dict(args[0].target.attrs), kind="dict")
+    return None
 
 
 def _true(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
@@ -459,6 +619,12 @@ _SPECIAL: Final[dict[str, Special]] = {
     "tqdm.tqdm": _same,
     "threading.Thread": _thread,
     "functools.partial": _partial,
+    "dict": _dict,
+    "os.environ.copy": _copy,
+    "vars": _vars,
+    "contextlib.closing": _same,
+    "copy.copy": _same,
+    "copy.deepcopy": _same,
     "torch.cuda.device_count": _gpus,
     "torch.cuda.is_available": _cuda,
     "torch.distributed.is_nccl_available": _cuda,

@@ -78,6 +78,8 @@ _BAD = [
     "gpu-shared-by-ranks",
     "uneven-inputs",
     "port-lost-after-pick",
+    "store-left-early",
+    "rank0-busy",
 ]
 _MAYBE = [
     "port-lost-after-pick",

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 
 from ddp_assist.probes.model import Finding
-from ddp_assist.probes.script.facts import ScriptFacts
-from ddp_assist.probes.script.known import is_process
+from ddp_assist.probes.script.facts import SPAWNS, ScriptFacts, handed
+from ddp_assist.probes.script.known import is_pool, is_process
 from ddp_assist.probes.script.spots import at, place, spot
-from ddp_assist.probes.script.value import Call, Class, Function, Process, Value
+from ddp_assist.probes.script.value import Call, Class, Function, Instance, Process, Value
 
 _LOCKS = (
     "threading.Lock()",
@@ -20,7 +20,7 @@ _LOCKS = (
     "threading.Condition()",
     "threading.Event()",
 )
-_SPAWNS = ("torch.multiprocessing.spawn", "torch.multiprocessing.start_processes")
+_SPAWNS = SPAWNS
 
 
 def starts(facts: ScriptFacts) -> list[tuple[Call, Process | None]]:
@@ -40,7 +40,7 @@ def started_by(facts: ScriptFacts, call: Call, process: Process | None) -> str:
 def guard(facts: ScriptFacts) -> Iterator[Finding]:
     if facts.source.notebook:
         return
-    for call, process in starts(facts):
+    for call, process in [*starts(facts), *_pools(facts)]:
         if call.process.number or call.guarded or call.stray:
             continue
         if started_by(facts, call, process) not in ("spawn", "forkserver"):
@@ -67,6 +67,23 @@ def guard(facts: ScriptFacts) -> Iterator[Finding]:
             block=place(source, _first_of_block(source.tree, statement)),
         )
         return
+
+
+def _pools(facts: ScriptFacts) -> list[tuple[Call, Process]]:
+    """Pools, whose workers are started where the pool is made."""
+    found = []
+    chosen = "default"
+    for call in facts.traces[0].calls:
+        if call.name.endswith("multiprocessing.set_start_method") and call.args:
+            chosen = str(call.args[0].const)
+        if is_pool(f"{call.name}()") and not call.stray:
+            made = call.receiver.call if call.receiver is not None else call
+            context = call.get("mp_context") or call.get("context")
+            made = context.call if context is not None and context.call else made
+            method = made.get("method", 0) if made and made.name.endswith("get_context") else None
+            how = method.const if method is not None and isinstance(method.const, str) else chosen
+            found.append((call, Process(0, "pool", how, call)))
+    return found
 
 
 def _statement(tree: ast.Module | None, node: ast.AST) -> ast.stmt | None:
@@ -131,7 +148,9 @@ def target(facts: ScriptFacts) -> Iterator[Finding]:
             function = fn.target
         if function is None or call.partial or (given is not None and not given.exact):
             continue
-        count = len(given.items or []) if given is not None else 0
+        if function.named or call.name not in _SPAWNS and function.given:
+            continue
+        count = (len(given.items or []) if given is not None else 0) + len(function.given)
         named = call.get("kwargs", 4) if not spawned else None
         if named is not None:
             continue
@@ -162,6 +181,9 @@ def _no_tuple(node: ast.expr, value: Value) -> bool:
         return False
     if value.known:
         return isinstance(value.const, int | float | str) and not isinstance(value.const, tuple)
+    if isinstance(value.target, Instance):
+        methods = value.target.owner
+        return methods is None or methods.find("__iter__") is None and methods.fields() is None
     return (
         bool(value.role in ("world-size", "gpu-count", "rank", "local-rank"))
         or value.kind in ("class:",)
@@ -209,11 +231,13 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
         if (
             fn is not None
             and isinstance(fn.target, Function)
-            and (fn.target.local or fn.kind == "lambda")
+            and (fn.target.local or fn.target.guarded or fn.kind == "lambda")
         ):
             what = (
                 "a lambda"
                 if fn.kind == "lambda"
+                else f"{fn.target.name}, a function defined under the main guard,"
+                if fn.target.guarded and not fn.target.local
                 else f"{fn.target.name}, a function defined inside another,"
             )
             sentence = (
@@ -232,8 +256,8 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
                 value_span=place(call.source, node or call.node),
             )
             return
-        given = call.get("args", 1 if spawned else 3)
-        for item in (given.items or []) if given is not None else []:
+        owner = [fn] if fn is not None and isinstance(fn.target, Function) else []
+        for item in [*handed(call), *owner]:
             what = _unpicklable(item)
             if what:
                 sentence = f"{what} is handed to a new process in args and can't be pickled"
@@ -268,13 +292,24 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
                 return
 
 
-def _unpicklable(item: Value) -> str:
+def _unpicklable(item: Value, depth: int = 0) -> str:
+    """What of this no new process can be given; also deep inside of what is handed over."""
+    if depth < 3:
+        for part in _inside(item):
+            what = _unpicklable(part, depth + 1)
+            if what:
+                return what
     if item.kind == "lambda":
         return "a lambda"
+    if item.kind == "generator()":
+        return "a generator"
     if item.kind in _LOCKS:
         return f"a {item.kind[:-2]}"
-    if isinstance(item.target, Class) and item.target.local:
-        return "a class defined inside a function"
+    owner = item.target.owner if isinstance(item.target, Instance) else item.target
+    if isinstance(owner, Class) and (owner.local or owner.guarded):
+        where = "inside a function" if owner.local else "under the main guard"
+        kind = "an object of a" if isinstance(item.target, Instance) else "a"
+        return f"{kind} class defined {where}"
     if isinstance(item.target, Function) and item.target.local:
         return f"the local function {item.target.name}"
     if item.kind in (
@@ -289,6 +324,18 @@ def _unpicklable(item: Value) -> str:
             "threading.Thread()": "a thread",
         }.get(item.kind, "a process group")
     return ""
+
+
+def _inside(item: Value) -> list[Value]:
+    parts = [*(item.items or ()), *(item.table or {}).values()]
+    if isinstance(item.target, Instance):
+        owner = item.target.owner
+        if owner is None or not {"__getstate__", "__reduce__"} & owner.names.keys():
+            parts += item.target.attrs.values()
+    elif isinstance(item.target, Function):
+        parts += [*item.target.given, *item.target.named.values()]
+        parts += [item.target.first] if item.target.first is not None else []
+    return parts
 
 
 def _made_at(item: Value) -> dict[str, object]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from ddp_assist.probes.model import Evidence, Finding
 from ddp_assist.probes.script.facts import INIT, SETTERS, ScriptFacts
-from ddp_assist.probes.script.known import ALIASES
+from ddp_assist.probes.script.known import ALIASES, DISTRIBUTED
 from ddp_assist.probes.script.names import missing_names
 from ddp_assist.probes.script.shadow import shadows
 from ddp_assist.probes.script.spots import at, place, spot
@@ -35,6 +36,8 @@ def syntax(facts: ScriptFacts) -> Iterator[Finding]:
 
 
 def names(facts: ScriptFacts) -> Iterator[Finding]:
+    yield from _early(facts)
+    yield from _no_such(facts)
     entered = facts.traces[0].entered | facts.traces[1].entered
     for source in facts.project.read():
         for missing in missing_names(source):
@@ -57,6 +60,57 @@ def names(facts: ScriptFacts) -> Iterator[Finding]:
                 name=missing.name,
                 add=statement_for(missing.name) if meant else None,
             )
+
+
+_UNDEFINED = {
+    "name.early": "the name {name} is used here before it is defined, further down in the file",
+    "name.unbound": (
+        "{name} is changed here without `global {name}`, so Python takes it for a local name that "
+        "has no value yet"
+    ),
+    "import.missing": "{name} is imported from {module}, which does not define it",
+}
+
+
+def _early(facts: ScriptFacts) -> Iterator[Finding]:
+    """Names that something defines, but not where or when they are used."""
+    for kind, sentence in _UNDEFINED.items():
+        for call in facts.calls(kind, stray=False):
+            if call.tries or call.handler:
+                continue
+            name, module = str(call.args[0].const), call.args[-1].kind
+            said = sentence.format(name=name, module=module)
+            yield at(call, "name-missing-in-script", said, kind=kind, name=name, add=None)
+            return
+
+
+def _no_such(facts: ScriptFacts) -> Iterator[Finding]:
+    """A function that torch.distributed has under a name that is spelt another way."""
+    for call in facts.traces[0].calls:
+        start, _, last = call.name.rpartition(".")
+        if start != "torch.distributed" or last in DISTRIBUTED or last.startswith("_"):
+            continue
+        if call.tries or call.handler or not isinstance(call.node, ast.Call):
+            continue
+        meant = next((n for n in DISTRIBUTED if _letters(n) == _letters(last)), None)
+        meant = meant or next(iter(get_close_matches(last, DISTRIBUTED, 1, 0.88)), None)
+        if meant is not None:
+            sentence = f"torch.distributed has no {last}; it is called {meant}"
+            func = call.node.func
+            yield at(
+                call,
+                "name-missing-in-script",
+                sentence,
+                kind="attribute",
+                name=last,
+                meant=meant,
+                value_span=place(call.source, func),
+            )
+            return
+
+
+def _letters(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _unseen(facts: ScriptFacts, function: ast.AST) -> bool:
@@ -109,14 +163,10 @@ def shadowed(facts: ScriptFacts) -> Iterator[Finding]:
 def masked(facts: ScriptFacts) -> Iterator[Finding]:
     """An error that is swallowed, after which another one is shown."""
     for call in facts.calls("torch.distributed.destroy_process_group"):
-        for statement in _tries(call):
-            if not _in(call.node, statement.finalbody) or call.depends("initialized"):
+        for statement in _tries(facts):
+            if not _in(call, statement.finalbody) or call.depends("initialized"):
                 continue
-            begins = [
-                c
-                for c in facts.calls(INIT)
-                if _in(c.node, statement.body) or any(_in(s, statement.body) for s in c.stack)
-            ]
+            begins = [c for c in facts.calls(INIT) if _in(c, statement.body)]
             swallows = [h for h in statement.handlers if _swallows(h)]
             if begins and swallows:
                 sentence = (
@@ -146,14 +196,15 @@ def masked(facts: ScriptFacts) -> Iterator[Finding]:
                 return
 
 
-def _tries(call: Call) -> list[ast.Try]:
-    tree = call.source.tree
-    return [n for n in ast.walk(tree) if isinstance(n, ast.Try)] if tree is not None else []
+def _tries(facts: ScriptFacts) -> list[ast.Try]:
+    trees = [s.tree for s in facts.project.read() if s.tree is not None]
+    return [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Try)]
 
 
-def _in(node: ast.AST, body: list[ast.stmt]) -> bool:
-    line = getattr(node, "lineno", 0)
-    return bool(body) and body[0].lineno <= line <= (body[-1].end_lineno or 0)
+def _in(call: Call, body: list[ast.stmt]) -> bool:
+    """Whether something happens in these statements, or in what they call."""
+    places = {id(call.node), *(id(node) for node in call.stack)}
+    return any(id(node) in places for part in body for node in ast.walk(part))
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:

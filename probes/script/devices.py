@@ -112,7 +112,7 @@ def gpu_index(facts: ScriptFacts) -> Iterator[Finding]:
             if chosen is None or call.stray:
                 continue
             value, node = chosen
-            if value.role != "rank":
+            if value.role != "rank" and "global-rank" not in value.of:
                 continue
             span = place(call.source, node)
             if (facts.nnodes or 1) > 1:

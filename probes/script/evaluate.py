@@ -107,9 +107,18 @@ class Evaluator:
             return tracer.names[node.id]
         if tracer.module is not None and node.id in tracer.module.names:
             return tracer.module.names[node.id]
+        if not tracer.stray and tracer.module is not None and self._comes_later(node):
+            tracer.happens("name.early", node, (Value(const=node.id),))
         if node.id in known.ALIASES and node.id not in _CASTS:
             return Value(kind=known.ALIASES[node.id])
         return Value(kind=node.id)
+
+    def _comes_later(self, node: ast.Name) -> bool:
+        """Whether the module only defines this name further down, after what runs now."""
+        tracer = self.tracer
+        if tracer.module is None or tracer.module.source is not tracer.source or tracer.handler:
+            return False
+        return tracer.module.later.get(node.id, 0) > tracer.module.line
 
     def of_NamedExpr(self, node: ast.NamedExpr) -> Value:
         value = self(node.value)
@@ -142,7 +151,8 @@ class Evaluator:
                 table[name.const] = value
             elif key is None and value.table:
                 table.update(value.table)
-        return Value(table=table, of=union(table.values()), kind="dict")
+        exact = len(table) == len(node.keys)
+        return Value(table=table, of=union(table.values()), kind="dict", exact=exact)
 
     def of_JoinedStr(self, node: ast.JoinedStr) -> Value:
         parts = [
@@ -165,9 +175,22 @@ class Evaluator:
             target=Function(node, tracer.source, tracer.names, None, True, tracer.module),
         )
 
+    def of_Yield(self, node: ast.Yield) -> Value:
+        self.tracer.yielded(self(node.value) if node.value is not None else Value(const=None))
+        return Value()
+
     # Operators
 
     def of_BoolOp(self, node: ast.BoolOp) -> Value:
+        tracer = self.tracer
+        kept = tracer.path, tracer.tests
+        try:
+            return self._operands(node)
+        finally:
+            tracer.path, tracer.tests = kept
+
+    def _operands(self, node: ast.BoolOp) -> Value:
+        tracer = self.tracer
         result: Value | None = None
         stop = isinstance(node.op, ast.Or)
         for part in node.values:
@@ -180,6 +203,9 @@ class Evaluator:
                     if result.known or stop is False
                     else Value(const=value.const, of=seen)
                 )
+            if not value.known:  # what follows only happens where this one does not decide
+                tracer.path = (*tracer.path, (id(part), not stop))
+                tracer.tests = (*tracer.tests, value)
         return result or Value()
 
     def _either(self, first: Value, second: Value, stop: bool) -> Value:
@@ -204,6 +230,8 @@ class Evaluator:
     def operation(self, node: ast.AST, left: ast.expr, op: ast.operator, right: ast.expr) -> Value:
         first, second = self(left), self(right)
         of = first.of | second.of
+        if isinstance(op, ast.Mod) and not first.text:
+            of -= {"global-rank"}  # the rank on its node
         for side in (first, second):
             if side.kind.endswith("Store()") or side.kind.endswith("Store().get()"):
                 self.tracer.happens(f"{side.kind}.__op__", node, (first, second), receiver=side)
@@ -228,7 +256,10 @@ class Evaluator:
             pattern = re.sub(r"%[sd]", "{}", first.const)
             if second.known and const is UNKNOWN:
                 const = quiet(lambda: first.const % second.const)
+        numbers = {first.kind, second.kind} & {"int", "float"}
         kind = "str" if pattern else ""
+        if numbers and not (first.text or second.text):
+            kind = max(numbers)
         return Value(const=const, of=of, mix=mix, pattern=pattern, kind=kind)
 
     def of_Compare(self, node: ast.Compare) -> Value:
@@ -270,7 +301,13 @@ class Evaluator:
         if test.known:
             value = self(node.body if test.const else node.orelse)
             return replace(value, of=value.of | test.of)
-        joined = join(self(node.body), self(node.orelse))
+        tracer, branches = self.tracer, []
+        kept = tracer.path, tracer.tests
+        for way, branch in ((True, node.body), (False, node.orelse)):
+            tracer.path, tracer.tests = (*kept[0], (id(node), way)), (*kept[1], test)
+            branches.append(self(branch))
+        tracer.path, tracer.tests = kept
+        joined = join(*branches)
         return replace(joined, of=joined.of | test.of)
 
     # Parts
@@ -280,20 +317,35 @@ class Evaluator:
 
     def attribute(self, owner: Value, name: str) -> Value:
         target = owner.target
+        if name == "value" and owner.known and isinstance(owner.const, str | int):
+            return owner  # a member of an Enum
         if isinstance(target, Module):
             if name in target.names:
                 return target.names[name]
             return self.tracer._import(f"{owner.kind}.{name}")
         if isinstance(target, Instance):
+            if any(getattr(n, "name", "") == "forward" for n in self.tracer.running):
+                target.used.add(name)
+            if name == "module" and owner.kind.endswith("DataParallel()"):
+                return replace(owner, kind="")
             if name in target.attrs:
                 return target.attrs[name]
             found = target.owner.find(name) if target.owner else None
+            if found is not None and isinstance(found.target, Function):
+                bound = self._bound(found, owner)
+                if found.target.decorated("property"):
+                    value = self.follow(bound, [], {}, found.target.node)
+                    target.attrs.setdefault(name, value) if "cached" in name else None
+                    return value
+                return bound
             if found is not None:
-                return self._bound(found, owner)
+                return found
             if owner.kind.endswith("parse_args()"):
                 return self._option(name)
         if isinstance(target, Class):
             found = target.find(name)
+            if found is not None and isinstance(found.target, Function):
+                return self._bound(found, owner) if found.target.decorated("classmethod") else found
             if found is not None:
                 return found
         if owner.kind.endswith("().port") or not owner.kind:
@@ -303,9 +355,10 @@ class Evaluator:
         return replace(value, kind=kind, call=owner.call, count=owner.count)
 
     def _bound(self, method: Value, owner: Value) -> Value:
-        if isinstance(method.target, Function):
-            function = method.target
-            return replace(method, target=replace_owner(function, owner))
+        if isinstance(method.target, Function) and not method.target.decorated("staticmethod"):
+            if method.target.decorated("classmethod") and isinstance(owner.target, Instance):
+                owner = Value(target=owner.target.owner, kind=owner.kind.removesuffix("()"))
+            return replace(method, target=replace_owner(method.target, owner))
         return method
 
     def _option(self, name: str) -> Value:
@@ -314,15 +367,23 @@ class Evaluator:
         if name in ("local_rank", "local_process_index"):
             return Value(const=rank, role="local-rank", of=frozenset({"rank", f"arg:{name}"}))
         if name in ("rank", "global_rank") and self.tracer.settings.argument_rank:
-            return Value(const=rank, role="rank", of=frozenset({"rank", f"arg:{name}"}))
-        return Value(role=f"arg:{name}", of=frozenset({f"arg:{name}"}))
+            return Value(
+                const=rank, role="rank", of=frozenset({"rank", "global-rank", f"arg:{name}"})
+            )
+        given = self.tracer.arguments.get(name)
+        return Value(
+            const=UNKNOWN if given is None else given.const,
+            role=f"arg:{name}",
+            of=frozenset({f"arg:{name}"}),
+            kind="str" if given is not None and isinstance(given.const, str) else "",
+        )
 
     def _by_name(self, name: str, owner: Value) -> Value:
         rank = self.tracer.settings.rank
         if name in ("local_rank", "local_process_index"):
             return Value(const=rank, role="local-rank", of=frozenset({"rank"}))
         if name in ("global_rank", "process_index"):
-            return Value(const=rank, role="rank", of=frozenset({"rank"}))
+            return Value(const=rank, role="rank", of=frozenset({"rank", "global-rank"}))
         if name in (
             "is_main_process",
             "is_global_zero",
@@ -358,10 +419,10 @@ class Evaluator:
             and isinstance(key.const, str | int)
             and key.const in owner.table
         ):
-            return owner.table[key.const]
+            return chosen(owner.table[key.const], key)
         if owner.items is not None and isinstance(key.const, int):
             if owner.exact and -len(owner.items) <= key.const < len(owner.items):
-                return owner.items[key.const]
+                return chosen(owner.items[key.const], key)
             return owner.items[0] if owner.items else Value()
         if owner.kind == "sys.argv":
             return Value(role=f"argv:{key.const}", of=frozenset({"argv"}))
@@ -390,7 +451,7 @@ class Evaluator:
             tracer.happens("environ.missing", node, (key,))
         rank = tracer.settings.rank
         if name in known.RANK:
-            return Value(const=str(rank), role="rank", of=seen | {"rank"})
+            return Value(const=str(rank), role="rank", of=seen | {"rank", "global-rank"})
         if name in known.LOCAL_RANK:
             return Value(const=str(rank), role="local-rank", of=seen | {"rank"})
         if name in known.NODE_RANK:
@@ -398,8 +459,12 @@ class Evaluator:
         if name in known.WORLD_SIZE:
             world = tracer.settings.world
             return Value(const=UNKNOWN if world is None else str(world), role="world-size", of=seen)
+        told = tracer.settings.value(name) if "*" not in tracer.environ else None
         return Value(
-            role=f"env:{name}", of=seen | (default.of if default else frozenset()), kind="str"
+            const=UNKNOWN if told is None else told,
+            role=f"env:{name}",
+            of=seen | (default.of if default else frozenset()),
+            kind="str",
         )
 
     # Loops in expressions
@@ -418,8 +483,8 @@ class Evaluator:
         parts: list[ast.expr],
     ) -> Value:
         tracer = self.tracer
-        kept, looped = tracer.names, tracer.looped
-        tracer.names, tracer.looped = dict(kept), True
+        kept, loops = tracer.names, tracer.loops
+        tracer.names, tracer.loops = dict(kept), (*loops, node)
         of = frozenset[str]()
         count: int | None = None
         for generator in node.generators:
@@ -430,7 +495,7 @@ class Evaluator:
             for condition in generator.ifs:
                 self(condition)
         items = [self(part) for part in parts]
-        tracer.names, tracer.looped = kept, looped
+        tracer.names, tracer.loops = kept, loops
         return Value(items=items[-1:], of=of | union(items), kind="list", count=count)
 
     def item_of(self, over: Value, node: ast.expr, body: Sequence[ast.AST]) -> Value:
@@ -453,9 +518,9 @@ class Evaluator:
         return Value(of=over.of, kind=f"{over.kind}[]", call=over.call)
 
     def _index(self, node: ast.Call, over: Value, body: Sequence[ast.AST]) -> Value:
-        starts = any(_starts_process(part) for part in body)
+        starts = any(self._starts_process(part) for part in body)
         if not starts:
-            return Value(of=over.of)
+            return Value(of=over.of, kind="int")
         bounds = [self(argument).number for argument in node.args]
         first = (bounds[0] or 0) if len(bounds) > 1 else 0
         last = bounds[min(1, len(bounds) - 1)] if bounds else None
@@ -471,7 +536,12 @@ class Evaluator:
     def of_Call(self, node: ast.Call) -> Value:
         if isinstance(node.func, ast.Name) and node.func.id == "super":
             return self._super()
-        function = self(node.func)
+        owner: Value | None = None
+        if isinstance(node.func, ast.Attribute):
+            owner = self(node.func.value)
+            function = self.attribute(owner, node.func.attr)
+        else:
+            function = self(node.func)
         args: list[Value] = []
         partial = False
         for argument in node.args:
@@ -495,7 +565,7 @@ class Evaluator:
                 partial = True
         from ddp_assist.probes.script.calls import called
 
-        return called(self, node, function, args, kwargs, partial)
+        return called(self, node, function, owner, args, kwargs, partial)
 
     def _note(self, value: Value) -> None:
         """Nothing is known of *args; their parts were looked at on the way."""
@@ -510,6 +580,40 @@ class Evaluator:
         return replace(
             owner, target=Instance(inner, owner.target.attrs), kind=f"{owner.kind}.super()"
         )
+
+    def _starts_process(self, part: ast.AST, depth: int = 0) -> bool:
+        """Whether a process is started in this piece of code, or in what it calls."""
+        for node in ast.walk(part):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("Process", "apply_async", "submit", "Popen"):
+                return True
+            if name.endswith(("Process", "Worker")):
+                return True
+            held = self._held(node.func)
+            if isinstance(held, Class) and held.comes_from(".Process"):
+                return True
+            if not isinstance(held, Function) or depth > 2 or isinstance(held.node, ast.Lambda):
+                continue
+            if any(self._starts_process(s, depth + 1) for s in held.node.body):
+                return True
+        return False
+
+    def _held(self, node: ast.expr) -> object:
+        """What a plain name stands for now, looked up without telling anybody."""
+        names = self.tracer.names
+        if isinstance(node, ast.Name):
+            value = names.get(node.id)
+            if value is None and self.tracer.module is not None:
+                value = self.tracer.module.names.get(node.id)
+            return value.target if value is not None else None
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner = names.get(node.value.id)
+            if owner is not None and isinstance(owner.target, Instance) and owner.target.owner:
+                found = owner.target.owner.find(node.attr)
+                return found.target if found is not None else None
+        return None
 
     def follow(
         self, function: Value, args: Sequence[Value], kwargs: Mapping[str, Value], node: ast.AST
@@ -527,7 +631,7 @@ class Evaluator:
         names = dict(target.names) if target.local else {}
         self._bind(target, args, kwargs, names)
         tracer.running.append(target.node)
-        kept = tracer.returned, tracer.stack, tracer.looped
+        kept = tracer.returned, tracer.stack, tracer.loops
         tracer.returned, tracer.stack = [], (*tracer.stack, node)
         try:
             with tracer.inside(target.source, names, target.module, local=True):
@@ -540,7 +644,9 @@ class Evaluator:
             answers = tracer.returned
         finally:
             tracer.running.pop()
-            tracer.returned, tracer.stack, tracer.looped = kept
+            tracer.returned, tracer.stack, tracer.loops = kept
+        if is_generator(target.node) and not target.decorated("contextmanager"):
+            return Value(kind="generator()", of=union(answers))
         answer = answers[0] if answers else Value()
         for other in answers[1:]:
             answer = join(answer, other)
@@ -550,8 +656,12 @@ class Evaluator:
             and _FREE_PORT.search(target.name)
             and not answer.of
         ):
-            return Value(of=frozenset({"free-port"}), call=answer.call)
+            return Value(of=self.picked("free-port"), call=answer.call)
         return answer
+
+    def picked(self, word: str) -> frozenset[str]:
+        """Something that no two processes pick alike, and the process that picked it."""
+        return frozenset({word, f"picked@{self.tracer.process.number}"})
 
     def _bind(
         self,
@@ -562,9 +672,10 @@ class Evaluator:
     ) -> None:
         parameters = function.node.args
         plain = [*parameters.posonlyargs, *parameters.args]
-        given = list(args)
-        if isinstance(function.owner, Value) and isinstance(function.owner.target, Instance):
-            given.insert(0, function.owner)
+        given = [*function.given, *args]
+        kwargs = {**function.named, **kwargs}
+        if function.first is not None:
+            given.insert(0, function.first)
         defaults = [None] * (len(plain) - len(parameters.defaults)) + list(parameters.defaults)
         for index, (parameter, default) in enumerate(zip(plain, defaults, strict=True)):
             if index < len(given):
@@ -603,7 +714,7 @@ class Evaluator:
             if index == 0 and owner is not None and parameter.arg in ("self", "cls"):
                 args.append(owner)
             elif parameter.arg in ("rank", "global_rank") and index == (owner is not None):
-                args.append(Value(const=rank, role="rank", of=frozenset({"rank"})))
+                args.append(Value(const=rank, role="rank", of=frozenset({"rank", "global-rank"})))
             elif parameter.arg == "local_rank":
                 args.append(Value(const=rank, role="local-rank", of=frozenset({"rank"})))
             else:
@@ -613,28 +724,31 @@ class Evaluator:
 
 def replace_owner(function: Function, owner: Value | None) -> Function:
     """The function as a method of that object."""
-    return Function(
-        function.node, function.source, function.names, owner, function.local, function.module
-    )
+    return replace(function, owner=owner, first=owner)
 
 
-def _starts_process(part: ast.AST) -> bool:
-    for node in ast.walk(part):
-        if isinstance(node, ast.Call):
-            name = (
-                node.func.attr
-                if isinstance(node.func, ast.Attribute)
-                else getattr(node.func, "id", "")
-            )
-            if name in ("Process", "apply_async", "submit") or name.endswith(("Process", "Worker")):
-                return True
+def is_generator(node: ast.AST) -> bool:
+    """Whether a call of this function only makes a generator."""
+    body = getattr(node, "body", None)
+    stack: list[ast.AST] = list(body) if isinstance(body, list) else []
+    while stack:
+        part = stack.pop()
+        if isinstance(part, ast.Yield | ast.YieldFrom):
+            return not isinstance(node, ast.AsyncFunctionDef)
+        if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            stack += ast.iter_child_nodes(part)
     return False
+
+
+def chosen(item: Value, key: Value) -> Value:
+    """What stands under a key: it depends on the key as well."""
+    return replace(item, of=item.of | key.of) if key.of - item.of else item
 
 
 def cast(name: str, value: Value) -> Value:
     """int(x), str(x), ...: the same thing in another type."""
     const = quiet(_CASTS[name], value.const) if value.known else UNKNOWN
-    kind = "str" if name == "str" else ""
+    kind = "" if name == "bool" else name
     return replace(value, const=const, kind=kind, target=None, items=None, table=None)
 
 

@@ -13,7 +13,7 @@ from ddp_assist.probes.model import Endpoint, Target
 from ddp_assist.probes.script import known
 from ddp_assist.probes.script.read import Project, Source, read_project
 from ddp_assist.probes.script.trace import Settings, Trace, follow
-from ddp_assist.probes.script.value import Call, Process, Value
+from ddp_assist.probes.script.value import Call, Instance, Process, Value
 
 SETTERS: Final = {
     "torchrun",
@@ -31,9 +31,8 @@ GIVEN: Final = {
     "MASTER_ADDR",
     "MASTER_PORT",
 }
-_FAMILY: Final = re.compile(
-    r"(SLURM|OMPI|PMI|PMIX|MV2|MPI|TORCHELASTIC|GROUP|ROLE|NODE|LOCAL|MASTER)_|RANK$|WORLD_SIZE$"
-)
+SPAWNS: Final = ("torch.multiprocessing.spawn", "torch.multiprocessing.start_processes")
+_OF_MPI: Final = ("OMPI_", "PMI_", "PMIX_", "MV2_", "MPI_")
 INIT: Final = "torch.distributed.init_process_group"
 
 
@@ -174,16 +173,17 @@ def read_facts(
             return True
         if launcher in SETTERS and name in GIVEN:
             return True
-        if launcher == "srun" and name.startswith("SLURM_"):
-            return True
-        if launcher in ("mpirun", "mpiexec") and name.startswith(
-            ("OMPI_", "PMI_", "PMIX_", "MV2_", "MPI_")
-        ):
-            return True
-        return False if _FAMILY.match(name) else None
+        starts = {"srun": ("SLURM_",), "mpirun": _OF_MPI, "mpiexec": _OF_MPI}
+        return name.startswith(starts.get(launcher or "", ("\0",)))
+
+    def value(name: str) -> str | None:
+        return environment.get(name) if plan is not None and name not in plan.unclear else None
 
     argument = bool(re.search(r"rank\s*=\s*(int\()?\w+\.rank\b", project.main.text))
-    traces = tuple(follow(project, Settings(rank, world, present, argument)) for rank in (0, 1))
+    words = plan.script_args if plan else None
+    traces = tuple(
+        follow(project, Settings(rank, world, present, value, words, argument)) for rank in (0, 1)
+    )
     entered = traces[0].entered | traces[1].entered
     for trace in traces:  # a function that one rank enters is not one that nothing calls
         trace.calls = [
@@ -201,6 +201,10 @@ def _size(target: Target) -> tuple[int | None, int | None]:
     if plan is None:
         return None, None
     nnodes = plan.nnodes[1] if plan.nnodes else 1
+    if plan.launcher == "srun" and plan.nnodes is None:
+        seen = plan.environment(target.env)
+        nodes, tasks = seen.get("SLURM_NNODES", ""), seen.get("SLURM_NTASKS", "")
+        return (int(nodes) if nodes.isdigit() else None), int(tasks) if tasks.isdigit() else None
     if plan.launcher in SETTERS or plan.launcher in ("srun", "mpirun", "mpiexec"):
         return nnodes, plan.nproc * nnodes if isinstance(plan.nproc, int) else None
     size = plan.environment(target.env).get("WORLD_SIZE", "")
@@ -247,6 +251,8 @@ def _gangs(facts: ScriptFacts) -> Iterator[Gang]:
     for process in processes.values():
         if process.function is not None:
             kin.setdefault(id(process.function.node), []).append(process)
+        elif process.call is not None:
+            kin.setdefault(id(process.call.node), []).append(process)
     for family in kin.values():
         of = [
             [c for c in t.calls if c.process.number == p.number]
@@ -278,16 +284,34 @@ def _count(facts: ScriptFacts, process: Process) -> int | None:
     call = process.call
     if call is None:
         return None
+    if process.via == "pool":
+        return None if call.looped or not call.name.endswith((".submit", ".apply")) else 1
     if process.via == "spawn":
         number = facts.value_of(call.get("nprocs", 2))
         if call.get("nprocs", 2) is None:
             return 1
         return number if isinstance(number, int) else None
-    given = call.get("args", 3)
-    for item in (given.items or []) if given is not None else []:
+    for item in handed(call):
         if item.role == "index":
             return item.count
     return None if call.looped else 1
+
+
+def handed(call: Call) -> list[Value]:
+    """What a process is given: its arguments, by place and by name, or its environment."""
+    if call.name in SPAWNS:
+        given = call.get("args", 1)
+        return list((given.items or []) if given is not None else [])
+    if call.name.startswith("subprocess."):
+        environ = call.get("env")
+        return list((environ.table or {}).values()) if environ is not None else []
+    given, named = call.get("args", 3), call.get("kwargs", 4)
+    parts = list((given.items or []) if given is not None else [])
+    parts += list((named.table or {}).values()) if named is not None else []
+    owner = call.receiver.target if call.name.endswith(".start") and call.receiver else None
+    if isinstance(owner, Instance):
+        parts += owner.attrs.values()
+    return parts
 
 
 def endpoints(facts: ScriptFacts) -> list[Endpoint]:

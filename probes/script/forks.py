@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.children import started_by, starts
-from ddp_assist.probes.script.facts import Gang, ScriptFacts
+from ddp_assist.probes.script.facts import SPAWNS, Gang, ScriptFacts, handed
 from ddp_assist.probes.script.known import is_process
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Class, Function, Instance, Value
@@ -20,7 +20,7 @@ _LOCKS = (
     "threading.Condition()",
     "threading.Event()",
 )
-_SPAWNS = ("torch.multiprocessing.spawn", "torch.multiprocessing.start_processes")
+_SPAWNS = SPAWNS
 
 
 def locks(facts: ScriptFacts) -> Iterator[Finding]:
@@ -34,12 +34,7 @@ def locks(facts: ScriptFacts) -> Iterator[Finding]:
             continue
         method = "fork" if gang.process.method == "default" else gang.process.method
         call = gang.process.call
-        given = (
-            call.get("args", 1 if gang.process.via == "spawn" else 3) if call is not None else None
-        )
-        passed = [
-            i for i in ((given.items or []) if given is not None else []) if i.kind in _LOCKS[:4]
-        ]
+        passed = [i for i in (handed(call) if call is not None else []) if i.kind in _LOCKS[:4]]
         used = [c for c in gang.streams[0] if _takes(c) and c.receiver is not None]
         for value, where in [*((p, call) for p in passed), *((u.receiver, u) for u in used)]:
             if value is None or where is None or value.call is None:
@@ -53,6 +48,8 @@ def locks(facts: ScriptFacts) -> Iterator[Finding]:
                 continue
             if value not in passed and not _is_shared_work(gang):
                 continue
+            if method != "fork" and not value.call.top:
+                continue  # it came out of an object that was pickled, and knows how to be
             name = value.kind[:-2]
             sentence = (
                 f"a {name} only holds between the threads of one process: every worker process "
@@ -120,7 +117,7 @@ def _not_shared_tensor(facts: ScriptFacts) -> Iterator[Finding]:
                 for c in main
             ):
                 continue
-            if any(item.call is value.call for item in _args(call)):
+            if any(item.call is value.call for item in handed(call)):
                 continue  # torch's own pickling shares a tensor that is handed over
             if any(c.receiver is not None and c.receiver.call is value.call for c in after):
                 sentence = (
@@ -129,11 +126,6 @@ def _not_shared_tensor(facts: ScriptFacts) -> Iterator[Finding]:
                 )
                 yield at(change, "lock-not-shared", sentence, tensor=True)
                 return
-
-
-def _args(call: Call) -> list[Value]:
-    given = call.get("args", 1 if call.name in _SPAWNS else 3)
-    return list(given.items or []) if given is not None else []
 
 
 def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
@@ -301,6 +293,19 @@ def start_method(facts: ScriptFacts) -> Iterator[Finding]:
                     insert=place(call.source, call.node),
                 )
                 return
+            if call.looped and not call.tries and not call.tests:
+                sentence = (
+                    "the start method is set in every round of a loop: the second time fails; set "
+                    "it once, or with force=True"
+                )
+                yield at(
+                    call,
+                    "start-method-already-set",
+                    sentence,
+                    first="",
+                    insert=place(call.source, call.node),
+                )
+                return
             fixed = call
         elif name in (
             "Process",
@@ -330,12 +335,7 @@ def start_method(facts: ScriptFacts) -> Iterator[Finding]:
             continue
         force = call.get("force", 1)
         spawns = [c for c, p in starts(facts) if started_by(facts, c, p) in ("spawn", "forkserver")]
-        if (
-            spawns
-            and not (force is not None and force.const is True)
-            and call.source is facts.source
-            and not call.source.notebook
-        ):
+        if spawns and not (force is not None and force.const is True) and not call.source.notebook:
             sentence = (
                 "set_start_method runs again in every spawned child, which imports this "
                 "file, and fails there; put it under the __main__ guard"

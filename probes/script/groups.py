@@ -43,7 +43,9 @@ def missing_env(facts: ScriptFacts) -> Iterator[Finding]:
                 continue
             if names:
                 how = (
-                    "mp.spawn and Process do not set them"
+                    "Popen hands on what the parent has"
+                    if gang.process.via == "program"
+                    else "mp.spawn and Process do not set them"
                     if child
                     else "plain python sets none of them; torchrun does"
                 )
@@ -175,6 +177,13 @@ def group_twice(facts: ScriptFacts) -> Iterator[Finding]:
                 elif call.name == INIT:
                     if call.depends("initialized"):
                         continue
+                    if call.looped and not call.tries and _again(stream, call):
+                        sentence = (
+                            "init_process_group is called in every round of a loop, and the group "
+                            "of the round before is still there"
+                        )
+                        yield at(call, "process-group-twice", sentence, loop=True)
+                        return
                     if (
                         open_call is not None
                         and not open_call.excludes(call)
@@ -192,6 +201,23 @@ def group_twice(facts: ScriptFacts) -> Iterator[Finding]:
                     open_call = call
 
 
+def _again(stream: tuple[Call, ...], call: Call) -> bool:
+    """Whether the loop around a call goes on with the group that it made."""
+    loop = call.loops[-1]
+    comprehension = isinstance(loop, ast.ListComp | ast.SetComp | ast.GeneratorExp)
+    if not comprehension and not isinstance(loop, ast.For | ast.AsyncFor):
+        return False
+    if isinstance(loop, ast.For | ast.AsyncFor) and _leaves_loop(loop):
+        return False
+    return not any(
+        c.name == "torch.distributed.destroy_process_group" and loop in c.loops for c in stream
+    )
+
+
+def _leaves_loop(loop: ast.For | ast.AsyncFor) -> bool:
+    return any(isinstance(n, ast.Break | ast.Return) for part in loop.body for n in ast.walk(part))
+
+
 def _first(call: Call) -> dict[str, object]:
     return {"first_file": str(call.source.path), "first_span": place(call.source, call.node)}
 
@@ -205,9 +231,14 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
     """Collectives or DDP, and nothing in this process that makes a group."""
     if facts.frameworks or not facts.traces[0].complete or _elsewhere(facts):
         return
-    for gang in facts.gangs:
-        stream = gang.streams[0]
+    for gang, stream in ((g, s) for g in facts.gangs for s in g.streams):
         if any(_makes_group(c.name) for c in stream):
+            late = _after_the_end(stream)
+            if late is not None:
+                what = late.name.rpartition(".")[2]
+                sentence = f"{what} comes after destroy_process_group: the group is gone by then"
+                yield at(late, "process-group-missing", sentence, what=what, late=True)
+                return
             continue
         for call in stream:
             if (
@@ -234,6 +265,21 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
                 return
 
 
+def _after_the_end(stream: tuple[Call, ...]) -> Call | None:
+    """A collective that surely comes after the group was destroyed."""
+    gone = False
+    for call in stream:
+        plain = not (call.stray or call.handler or call.tests or call.tries)
+        if _makes_group(call.name):
+            gone = False
+        elif call.name == "torch.distributed.destroy_process_group":
+            whole = not call.args and "group" not in call.kwargs
+            gone = gone or (plain and whole and not call.looped)
+        elif gone and plain and _needs_group(call) and "Parallel" not in call.name:
+            return call
+    return None
+
+
 def _makes_group(name: str) -> bool:
     return name == INIT or name.endswith(
         (
@@ -254,6 +300,8 @@ def _needs_group(call: Call) -> bool:
         return True
     if call.name in ("torch.distributed.get_rank", "torch.distributed.get_world_size"):
         return True
+    if call.name.endswith(".DistributedSampler"):
+        return call.get("num_replicas", 1) is None or call.get("rank", 2) is None
     return call.name == "torch.nn.parallel.DistributedDataParallel"
 
 

@@ -51,6 +51,27 @@ COLLECTIVES: Final = {
     "all_gather_coalesced",
 }
 
+DISTRIBUTED: Final = frozenset(
+    COLLECTIVES
+    | {
+        "all_gather_single", "batch_isend_irecv", "default_pg_timeout", "destroy_process_group",
+        "get_backend", "get_backend_config", "get_debug_level", "get_default_backend_for_device",
+        "get_global_rank", "get_group_rank", "get_node_local_rank", "get_pg_count",
+        "get_process_group_ranks", "get_rank", "get_world_size", "init_device_mesh",
+        "init_process_group", "irecv", "is_available", "is_backend_available", "is_gloo_available",
+        "is_initialized", "is_mpi_available", "is_nccl_available", "is_torchelastic_launched",
+        "is_ucc_available", "is_xccl_available", "isend", "new_group", "new_subgroups",
+        "new_subgroups_by_enumeration", "recv", "recv_object_list", "reduce_op",
+        "reduce_scatter_single", "register_rendezvous_handler", "rendezvous", "send",
+        "send_object_list", "set_debug_level", "shrink_group", "split_group",
+        "all_reduce_multigpu", "broadcast_multigpu", "all_gather_multigpu", "reduce_multigpu",
+        "reduce_scatter_multigpu", "breakpoint", "supports_complex", "TCPStore", "FileStore",
+        "HashStore", "PrefixStore", "Store", "ReduceOp", "Backend", "P2POp", "ProcessGroup",
+        "DeviceMesh", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError",
+    }
+)  # fmt: skip
+"""What torch.distributed has, now or in the versions that are still in use."""
+
 STORES: Final = (
     "torch.distributed.TCPStore",
     "torch.distributed.FileStore",

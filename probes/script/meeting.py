@@ -108,8 +108,8 @@ def _own_pick(facts: ScriptFacts, gang: Gang, values: list[Value]) -> bool:
         "free-port" in v.of for v in values
     ):
         return False
-    picks = [v.call for v in values if v.call is not None]
-    inside = any(c.process.number == gang.process.number for c in picks)
+    numbers = {stream[0].process.number for stream in gang.streams if stream}
+    inside = any(f"picked@{number}" in v.of for v in values for number in numbers)
     if gang.process.number == 0:
         return inside and gang.many is True
     return inside

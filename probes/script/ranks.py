@@ -17,6 +17,20 @@ _DDP = "torch.nn.parallel.DistributedDataParallel"
 _MAKES = re.compile(r"^torch\.(ones|zeros|tensor|rand|randn|full|empty|arange|randint|eye)$")
 
 
+_PATIENCE = 1800
+"""Seconds after which gloo gives up, unless it is told otherwise."""
+_TENSOR = {
+    "all_reduce": 0,
+    "broadcast": 0,
+    "reduce": 0,
+    "all_gather": 1,
+    "gather": 0,
+    "all_gather_into_tensor": 1,
+    "reduce_scatter_tensor": 1,
+}
+"""Which argument is the tensor that must have the same shape in all ranks."""
+
+
 def collectives(stream: tuple[Call, ...]) -> list[Call]:
     """What a rank does together with all others, in order."""
     return [
@@ -24,7 +38,7 @@ def collectives(stream: tuple[Call, ...]) -> list[Call]:
         for c in stream
         if c.name.startswith("torch.distributed.")
         and c.name.rpartition(".")[0] == "torch.distributed"
-        and c.name.rpartition(".")[2] in COLLECTIVES
+        and (c.name.rpartition(".")[2] in COLLECTIVES or c.name.endswith(".new_group"))
         and not c.handler
         and not _own_group(c)
     ]
@@ -122,12 +136,11 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
                     )
                     yield at(call, "shape-mismatch", sentence, model=True)
                     return
-            if (
-                call.name.rpartition(".")[2] in ("all_reduce", "broadcast", "reduce")
-                and call.name.startswith("torch.distributed.")
-                and call.args
-            ):
-                made, other = call.args[0].call, twin.args[0].call if twin.args else None
+            last = call.name.rpartition(".")[2]
+            if last in _TENSOR and call.name.startswith("torch.distributed."):
+                where = _TENSOR[last]
+                made = call.args[where].call if len(call.args) > where else None
+                other = twin.args[where].call if len(twin.args) > where else None
                 if made is not None and other is not None and _shape_differs(made, other):
                     sentence = (
                         f"the tensor given to {call.name.rpartition('.')[2]} has another "
@@ -177,13 +190,22 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
             {id(c.node): c for c in stream if c.name == "for" and not c.stray}
             for stream in gang.streams
         ]
+        found = _bounded(gang)
+        if found is not None:
+            call, bounds = found
+            sentence = (
+                f"this loop runs up to another number in each rank ({bounds[0]} on one, "
+                f"{bounds[1]} on another): the one with fewer rounds leaves the others waiting"
+            )
+            yield at(call, "uneven-inputs", sentence, steps=bounds)
+            return
         for key, call in loops[0].items():
             twin = loops[-1].get(key)
             here, there = call.args[0], twin.args[0] if twin is not None else None
             if (
                 there is None
                 or "rank" not in here.of | there.of
-                or not _together(gang, call, wrapped)
+                or not _together(gang, call.node, wrapped)
             ):
                 continue
             if here.count is not None and there.count is not None:
@@ -206,9 +228,29 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
                 return
 
 
-def _together(gang: Gang, call: Call, wrapped: bool) -> bool:
+def _bounded(gang: Gang) -> tuple[Call, list[object]] | None:
+    """A while loop with collectives whose limit is another one in each rank."""
+    wrapped = any(c.name == _DDP for c in gang.streams[0])
+    twins = {id(c.node): c for c in gang.streams[-1] if c.name in ("while", "break")}
+    for call in gang.streams[0]:
+        twin = twins.get(id(call.node))
+        if call.name not in ("while", "break") or call.stray or twin is None:
+            continue
+        if len(call.args) != 3 or len(twin.args) != 3:
+            continue
+        for mine, other in zip(call.args[1:], twin.args[1:], strict=False):
+            if _differs(mine, other) and _together(gang, _loop_of(call), wrapped):
+                return call, [mine.const, other.const]
+    return None
+
+
+def _loop_of(call: Call) -> ast.AST:
+    return call.loops[-1] if call.name == "break" else call.node
+
+
+def _together(gang: Gang, loop: ast.AST, wrapped: bool) -> bool:
     """Whether the ranks need each other in the body of a loop."""
-    body = call.node.body if isinstance(call.node, ast.For) else []
+    body = loop.body if isinstance(loop, ast.For | ast.While) else []
     lines = {getattr(n, "lineno", 0) for part in body for n in ast.walk(part)}
     inside = [
         c
@@ -236,7 +278,7 @@ def busy(facts: ScriptFacts) -> Iterator[Finding]:
             ):
                 yield at(
                     call,
-                    "rank0-busy-maybe",
+                    "rank0-busy" if nap > _PATIENCE else "rank0-busy-maybe",
                     f"one rank alone waits {nap} s here while the others stand in the next "
                     "collective",
                 )
@@ -262,6 +304,7 @@ def unused(facts: ScriptFacts) -> Iterator[Finding]:
         ):
             continue
         layers = _layers(owner)
+        untouched = _untouched(facts, model, owner, layers)
         text = "\n".join(s.text for s in facts.project.read())
         lone = [
             n
@@ -272,6 +315,7 @@ def unused(facts: ScriptFacts) -> Iterator[Finding]:
             and ".modules()" not in text
             and "_modules" not in text
         ]
+        lone = lone or untouched
         if lone and "requires_grad" not in text and "no_sync" not in text:
             names = ", ".join(lone)
             sentence = (
@@ -282,6 +326,28 @@ def unused(facts: ScriptFacts) -> Iterator[Finding]:
             end = place(call.source, node)
             yield at(call, "unused-parameters", sentence, names=lone, insert=[end[2], end[3] - 1])
             return
+
+
+def _untouched(
+    facts: ScriptFacts, model: Value | None, owner: Class, layers: list[str]
+) -> list[str]:
+    """Layers that forward, followed as it is called, never looks at."""
+    forward = owner.find("forward")
+    held = model.target if model is not None else None
+    entered = facts.traces[0].entered
+    if (
+        not isinstance(held, Instance)
+        or forward is None
+        or not isinstance(forward.target, Function)
+        or id(forward.target.node) not in entered
+        or not facts.traces[0].complete
+        or not held.used
+    ):
+        return []
+    text = forward.target.source.text
+    if any(word in text for word in ("getattr", ".children()", ".modules()", "_modules")):
+        return []
+    return [name for name in layers if name not in held.used]
 
 
 def _layers(owner: Class) -> list[str]:

@@ -11,7 +11,7 @@ from ddp_assist.probes.script.facts import Gang, ScriptFacts
 from ddp_assist.probes.script.known import STORE_METHODS, STORES
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.stores import rank_name
-from ddp_assist.probes.script.value import Call, Value
+from ddp_assist.probes.script.value import Call, Instance, Value
 
 TCP = "torch.distributed.TCPStore"
 _HOLDERS = tuple(f"{store}()" for store in STORES)
@@ -85,6 +85,23 @@ def _wrong_value(facts: ScriptFacts) -> Iterator[Finding]:
                 value=what,
                 value_span=place(call.source, node),
             )
+    for call in _store_calls(facts, "add"):
+        value = call.get("amount", 1)
+        if value is not None and (isinstance(value.const, float) or value.kind == "float"):
+            sentence = "store.add only takes whole numbers"
+            yield at(call, "store-misused", sentence, kind="float", name="add")
+    for call in _store_calls(facts, "get"):
+        if len(call.args) > 1 or call.kwargs.keys() - {"key"}:
+            sentence = "store.get takes the key alone: it has no default, and waits for the key"
+            yield at(call, "store-misused", sentence, kind="default", name="get")
+    for call in facts.calls(TCP):
+        limit = call.get("timeout", 4)
+        plain = limit is not None and isinstance(limit.const, int | float)
+        if limit is not None and (plain or limit.kind in ("int", "float")):
+            sentence = "the timeout of a store is a timedelta, no number of seconds"
+            node = call.node_of("timeout", 4) or call.node
+            span = place(call.source, node)
+            yield at(call, "store-misused", sentence, kind="timeout", value_span=span)
     for suffix in ("__op__", "__compare__"):
         for call in facts.calls(*(f"{h}.get().{suffix}" for h in _HOLDERS)):
             others = [a for a in call.args if a is not call.receiver]
@@ -107,10 +124,24 @@ def _not_text(value: Value | None) -> str:
         ("tobytes()", "tostring()", "dumps()", "getvalue()", "read()", "__str__()", "hex()")
     ):
         return "a tensor" if value.kind.startswith("torch.") else "an array"
-    return {"dict": "a dict", "list": "a list", "tuple": "a tuple"}.get(value.kind, "")
+    if isinstance(value.target, Instance) and value.target.owner is not None:
+        return f"an object of {value.target.owner.node.name}"
+    return {
+        "dict": "a dict",
+        "list": "a list",
+        "tuple": "a tuple",
+        "int": "a number",
+        "float": "a number",
+        "range()": "a range",
+    }.get(value.kind, "")
 
 
 def _no_method(facts: ScriptFacts) -> Iterator[Finding]:
+    for call in _store_calls(facts, "__enter__"):
+        sentence = (
+            "a store is no context manager: it has no __enter__; it closes when it is deleted"
+        )
+        yield at(call, "store-misused", sentence, kind="with", name="__enter__")
     for holder in _HOLDERS:
         for trace in facts.traces[:1]:
             for call in trace.calls:

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 
 from ddp_assist.probes.model import Finding
-from ddp_assist.probes.script.facts import AGENT_STORE, INIT, Gang, ScriptFacts
+from ddp_assist.probes.script.facts import AGENT_STORE, INIT, Gang, ScriptFacts, handed
 from ddp_assist.probes.script.known import STORES
 from ddp_assist.probes.script.spots import at, place
-from ddp_assist.probes.script.value import Call
+from ddp_assist.probes.script.value import Call, Function, Instance, Value
 
 TCP = "torch.distributed.TCPStore"
 _HOLDERS = tuple(f"{store}()" for store in STORES)
@@ -73,6 +73,23 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
                 "store over with store=",
             )
             return
+    rival = _rivals(facts)
+    if rival is not None:
+        first, second = rival
+        where = first.source.where(getattr(first.node, "lineno", 1))
+        sentence = (
+            f"this hosts a store on the port where {where} already hosts one in another process; "
+            "only one of them may"
+        )
+        node = second.node_of("is_master", 3)
+        yield at(
+            second,
+            "store-hosted-twice",
+            sentence,
+            value_span=place(second.source, node) if node is not None else None,
+            agent=node is not None,
+        )
+        return
     calls = [c for c in calls if not c.stray]
     if masters or not calls:
         return
@@ -93,6 +110,27 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
     yield at(call, outcome, sentence, value_span=span, rank=rank_name(facts, gang))
 
 
+def _rivals(facts: ScriptFacts) -> tuple[Call, Call] | None:
+    """A host in the script itself, and one on the same port in a process that it starts."""
+    if facts.main.many is True:
+        return None
+
+    def hosts(stream: tuple[Call, ...]) -> list[Call]:
+        return [
+            c
+            for c in stream
+            if c.name == TCP and _master(c) is True and not c.stray and not c.tests
+        ]
+
+    for first in hosts(facts.main.streams[0]):
+        port = facts.value_of(first.get("port", 1))
+        for gang in facts.gangs[1:]:
+            for second in hosts(gang.streams[0]):
+                if port and str(facts.value_of(second.get("port", 1))) == str(port):
+                    return first, second
+    return None
+
+
 def _matching(call: Call, others: list[Call]) -> Call:
     return next((o for o in others if o.node is call.node), call)
 
@@ -107,6 +145,8 @@ def _master(call: Call) -> bool | None:
 
 def _runs_as_many(facts: ScriptFacts, call: Call) -> bool:
     """Of a script of which nobody says how often it is started."""
+    if facts.starts_children and call.process.number == 0:
+        return False
     size = facts.value_of(call.get("world_size", 2))
     ranks = [c.get("rank", 4) for c in facts.calls(INIT)]
     own = any(r is not None and (r.of & {"argv", "rank"} or r.role) for r in ranks)
@@ -159,11 +199,8 @@ def shared(facts: ScriptFacts) -> Iterator[Finding]:
     """One store in several processes."""
     for gang in facts.gangs:
         call = gang.process.call
-        given = (
-            call.get("args", 1 if gang.process.via == "spawn" else 3) if call is not None else None
-        )
-        for index, item in enumerate((given.items or []) if given is not None else []):
-            if item.kind in _HOLDERS and call is not None:
+        for index, item in enumerate(handed(call) if call is not None else []):
+            if call is not None and (item.kind in _HOLDERS or _held_inside(item)):
                 how = (
                     "can't be pickled for"
                     if gang.process.method not in ("fork", "default")
@@ -218,6 +255,19 @@ def shared(facts: ScriptFacts) -> Iterator[Finding]:
                 return
 
 
+def _held_inside(item: Value, depth: int = 0) -> bool:
+    """Whether an object, a table or a list that is handed over holds a store."""
+    if depth > 2:
+        return False
+    parts = [*(item.items or ()), *(item.table or {}).values()]
+    if isinstance(item.target, Instance):
+        parts += item.target.attrs.values()
+    elif isinstance(item.target, Function):
+        parts += [*item.target.given, *item.target.named.values()]
+        parts += [item.target.first] if item.target.first is not None else []
+    return any(p.kind in _HOLDERS or _held_inside(p, depth + 1) for p in parts)
+
+
 def left_early(facts: ScriptFacts) -> Iterator[Finding]:
     """The host sets something and goes, while others still ask for it."""
     for gang in facts.gangs:
@@ -262,7 +312,8 @@ def left_early(facts: ScriptFacts) -> Iterator[Finding]:
                 "the rank that hosts the store does not wait for the others: when it "
                 "ends, the store is gone"
             )
-            yield at(host, "store-left-early-maybe", sentence)
+            slow = any(c.name == "time.sleep" for c in other[: other.index(asks[0])])
+            yield at(host, "store-left-early" if slow else "store-left-early-maybe", sentence)
             return
 
 

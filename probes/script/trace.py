@@ -25,12 +25,30 @@ from ddp_assist.probes.script.value import (
 )
 
 MOST_STEPS = 60_000
+MOST_ROUNDS = 6
+MOST_CHILDREN = 40
 DEEPEST = 14
 Names = dict[str, Value]
 
 
 class TooLong(Exception):
     """The budget of steps is used up: what was seen so far stands."""
+
+
+@dataclass(slots=True, eq=False)
+class Body:
+    """What stands under a `with` whose context manager is a generator of the project."""
+
+    generator: ast.AST
+    items: Sequence[ast.withitem]
+    body: list[ast.stmt]
+    source: Source
+    names: Names
+    module: Module | None
+    local: bool
+    done: bool = False
+    ended: str = ""
+    returned: list[Value] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -40,6 +58,10 @@ class Settings:
     rank: int = 0
     world: int | None = None
     present: Callable[[str], bool | None] = lambda name: None
+    value: Callable[[str], str | None] = lambda name: None
+    """What a variable holds when the script starts, where the launch tells."""
+    arguments: tuple[str, ...] | None = None
+    """The words the launch gives the script; None where nobody says how it is started."""
     argument_rank: bool = False
     """`--rank` of this script is the rank of the process (and not that of a LoRA)."""
 
@@ -80,7 +102,10 @@ class Tracer:
         self.stack: tuple[ast.AST, ...] = ()
         self.running: list[ast.AST] = []
         self.returned: list[Value] = []
-        self.guarded = self.stray = self.local = self.looped = False
+        self.guarded = self.stray = self.local = False
+        self.loops: tuple[ast.AST, ...] = ()
+        self.arguments: dict[str, Value] = {}
+        self.bodies: list[Body] = []
         self.handler = self.thread = self.steps = self.children = 0
         self.evaluate = Evaluator(self)
 
@@ -99,10 +124,18 @@ class Tracer:
     def start(self, name: str, source: Source) -> Module:
         """Run a module's body."""
         module = Module(source, {"__name__": self._name_of(name), "__file__": Value(kind="str")})
-        self.trace.modules[name] = module
+        if name != "__main__" or source is self.project.main:
+            self.trace.modules[name] = module
         if source.tree is not None:
+            for part in source.tree.body:
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    module.later.setdefault(part.name, part.lineno)
             with self.inside(source, module.names, module):
-                self.block(source.tree.body)
+                for part in source.tree.body:
+                    module.line = part.lineno
+                    if self.block([part]):
+                        break
+        module.line = len(source.lines) + 1
         return module
 
     def _name_of(self, name: str) -> Value:
@@ -167,7 +200,7 @@ class Tracer:
             self.stack,
             self.stray,
             self.thread > 0,
-            self.looped,
+            self.loops,
             not self.local,
             partial,
         )
@@ -208,15 +241,25 @@ class Tracer:
             if alias.name == "*":
                 if isinstance(module.target, Module):
                     self.names.update(module.target.names)
+                else:
+                    self.names["*"] = Value()
                 continue
             full = f"{base}.{alias.name}" if base else alias.name
             if isinstance(module.target, Module):
                 value = module.target.names.get(alias.name) or self._import(full)
+                if self._lacks(module.target, alias.name) and value.target is None:
+                    self.happens("import.missing", node, (Value(const=alias.name), module))
             elif not base or (self.project.module(full) if node.level else None):
                 value = self._import(full)
             else:
                 value = Value(kind=known.plain(full))
             self.bind(alias.asname or alias.name, value)
+
+    def _lacks(self, module: Module, name: str) -> bool:
+        """Whether a file of the project surely has no such name."""
+        whole = module.line > len(module.source.lines) and module.source.problem is None
+        magic = "__getattr__" in module.source.text or "globals()" in module.source.text
+        return whole and not magic and "*" not in module.names and name not in module.names
 
     def _import(self, name: str) -> Value:
         source = self.project.module(name)
@@ -224,25 +267,44 @@ class Tracer:
             return Value(kind=known.plain(name))
         module = self.trace.modules.get(name)
         if module is None:
-            kept = self.process, self.guarded, self.tries, self.within, self.looped
-            self.tries, self.within, self.looped = (), (), False
+            kept = self.process, self.guarded, self.tries, self.within, self.loops
+            self.tries, self.within, self.loops = (), (), ()
             module = self.start(name, source)
-            self.process, self.guarded, self.tries, self.within, self.looped = kept
+            self.process, self.guarded, self.tries, self.within, self.loops = kept
         return Value(kind=name, target=module)
 
     def do_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        for decorator in node.decorator_list:
-            self.evaluate(decorator)
-        function = Function(node, self.source, self.names, None, self.local, self.module)
+        decorators = [self.evaluate(decorator) for decorator in node.decorator_list]
+        function = Function(
+            node, self.source, self.names, None, self.local, self.module,
+            guarded=self.guarded and not self.local,
+        )  # fmt: skip
         self.trace.functions.append(function)
-        self.bind(node.name, Value(target=function, kind=f"function:{node.name}"))
+        value = Value(target=function, kind=f"function:{node.name}")
+        self.bind(node.name, value)
+        for decorator in reversed(decorators):
+            value = self._decorated(decorator, value, node)
+        self.bind(node.name, value)
+
+    def _decorated(self, decorator: Value, value: Value, node: ast.AST) -> Value:
+        """What one of the project's own decorators makes of a function."""
+        if not isinstance(decorator.target, Function):
+            return value
+        made = self.evaluate.follow(decorator, [value], {}, node)
+        if not isinstance(made.target, Function):
+            return value
+        # With wraps() Python finds the wrapper under the function's own name.
+        local = self.local or not made.target.decorated("wraps")
+        if made.target.node is node:
+            local = self.local
+        return replace(made, target=replace(made.target, local=local), kind=value.kind)
 
     do_AsyncFunctionDef = do_FunctionDef
 
     def do_ClassDef(self, node: ast.ClassDef) -> None:
-        made = Class(
-            node, self.source, {}, [self.evaluate(base) for base in node.bases], self.local
-        )
+        bases = [self.evaluate(base) for base in node.bases]
+        guarded = self.guarded and not self.local
+        made = Class(node, self.source, {}, bases, self.local, guarded)
         self.trace.classes.append(made)
         for statement in node.body:
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -280,6 +342,10 @@ class Tracer:
             self.assign(node.target, self.evaluate(node.value))
 
     def do_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name) and self.local and not self.stray:
+            name = node.target.id
+            if name not in self.names and name not in self.shared:
+                self.happens("name.unbound", node.target, (Value(const=name),))
         value = self.evaluate.operation(node, node.target, node.op, node.value)
         if self.evaluate(node.target).kind == "os.environ":
             for key, item in (self.evaluate(node.value).table or {}).items():
@@ -360,6 +426,10 @@ class Tracer:
     def do_If(self, node: ast.If) -> str:
         test = self.evaluate(node.test)
         guard = "main-guard" in test.of
+        if self.loops and node.body and isinstance(node.body[-1], ast.Break):
+            parts = node.test
+            bounds = [parts.left, *parts.comparators] if isinstance(parts, ast.Compare) else []
+            self.happens("break", node, (test, *(self.evaluate(b) for b in bounds)))
         if test.known:
             kept = self.guarded
             self.guarded = kept or (guard and bool(test.const))
@@ -398,40 +468,114 @@ class Tracer:
     def do_For(self, node: ast.For | ast.AsyncFor) -> str:
         over = self.evaluate(node.iter)
         self.happens("for", node, (over,))
+        items = over.items if over.exact and over.items is not None else []
+        if 0 < len(items) <= MOST_ROUNDS and not self.loops:
+            return self._rounds(node, items)
         self.assign(node.target, self.evaluate.item_of(over, node.iter, [*node.body]))
-        return self._loop(node.body, node.orelse, endless=False)
+        return self._loop(node, endless=False)
+
+    def _rounds(self, node: ast.For | ast.AsyncFor, items: list[Value]) -> str:
+        """A loop over a few things that are known, round by round."""
+        kept_path, kept_tests = self.path, self.tests
+        for item in items:
+            self.assign(node.target, item)
+            ended = self.block(node.body)
+            self.path, self.tests = kept_path, kept_tests
+            if ended in ("return", "break"):
+                return ended if ended == "return" else ""
+        return self.block(node.orelse)
 
     do_AsyncFor = do_For
 
     def do_While(self, node: ast.While) -> str:
         test = self.evaluate(node.test)
-        self.happens("while", node, (test,))
+        bounds: list[Value] = []
+        if isinstance(node.test, ast.Compare):
+            bounds = [self.evaluate(part) for part in (node.test.left, *node.test.comparators)]
+        self.happens("while", node, (test, *bounds))
         if test.known and not test.const:
             return self.block(node.orelse)
-        return self._loop(node.body, node.orelse, endless=test.known)
+        return self._loop(node, endless=test.known)
 
-    def _loop(self, body: list[ast.stmt], orelse: list[ast.stmt], endless: bool) -> str:
-        kept_path, kept_tests, kept_loop = self.path, self.tests, self.looped
-        self.looped = True
-        ended = self.block(body)
-        self.path, self.tests, self.looped = kept_path, kept_tests, kept_loop
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While, endless: bool) -> str:
+        kept_path, kept_tests, kept_loops = self.path, self.tests, self.loops
+        self.loops = (*kept_loops, node)
+        ended = self.block(node.body)
+        self.path, self.tests, self.loops = kept_path, kept_tests, kept_loops
         if ended == "return" and endless:
             return ended
-        return self.block(orelse)
+        return self.block(node.orelse)
 
     def do_With(self, node: ast.With | ast.AsyncWith) -> str:
-        kept = self.within
-        for item in node.items:
-            value = self.evaluate(item.context_expr)
-            self.happens(f"{value.kind}.__enter__", item.context_expr, (), receiver=value)
-            self.within = (*self.within, value)
-            if item.optional_vars is not None:
-                self.assign(item.optional_vars, value)
-        ended = self.block(node.body)
-        self.within = kept
-        return ended
+        return self._with(node.items, node.body)
 
     do_AsyncWith = do_With
+
+    def _with(self, items: Sequence[ast.withitem], body: list[ast.stmt]) -> str:
+        if not items:
+            return self.block(body)
+        item, kept = items[0], self.within
+        generator = self._generator(item.context_expr)
+        if generator is not None:
+            return self._with_generator(generator, items, body)
+        value = self.evaluate(item.context_expr)
+        call = self.happens(f"{value.kind}.__enter__", item.context_expr, (), receiver=value)
+        entered = self._method(value, "__enter__", item.context_expr) or value
+        self.within = (*kept, value)
+        if item.optional_vars is not None:
+            self.assign(item.optional_vars, entered)
+        ended = self._with(items[1:], body)
+        self.within = kept
+        self._method(value, "__exit__", call.node)
+        return ended
+
+    def _method(self, owner: Value, name: str, node: ast.AST) -> Value | None:
+        """One of the script's own methods that Python calls by itself."""
+        if not isinstance(owner.target, Instance) or owner.target.owner is None:
+            return None
+        found = owner.target.owner.find(name)
+        if found is None or not isinstance(found.target, Function):
+            return None
+        return self.evaluate.follow(self.evaluate._bound(found, owner), [], {}, node)
+
+    def _generator(self, node: ast.expr) -> Function | None:
+        """The project's own context manager that this calls, written as a generator."""
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+            return None
+        held = self.evaluate(node.func).target
+        own = isinstance(held, Function) and held.decorated("contextmanager")
+        return held if own and isinstance(held, Function) else None
+
+    def _with_generator(
+        self, generator: Function, items: Sequence[ast.withitem], body: list[ast.stmt]
+    ) -> str:
+        """The body runs where the generator yields."""
+        frame = Body(generator.node, items, body, self.source, self.names, self.module, self.local)
+        self.bodies.append(frame)
+        self.evaluate(items[0].context_expr)
+        self.bodies.remove(frame)
+        if not frame.done:
+            return self._with(items[1:], body)
+        self.returned += frame.returned
+        return frame.ended
+
+    def yielded(self, value: Value) -> None:
+        """What a `with` around a context manager of the project does while that waits."""
+        frame = next((f for f in reversed(self.bodies) if not f.done), None)
+        if frame is None or not self.running or self.running[-1] is not frame.generator:
+            return
+        frame.done = True
+        kept, self.returned = self.returned, []
+        shared = self.shared
+        with self.inside(frame.source, frame.names, frame.module, frame.local):
+            if frame.items[0].optional_vars is not None:
+                self.assign(frame.items[0].optional_vars, value)
+            running = self.running
+            self.running = [n for n in running if n is not frame.generator]
+            frame.ended = self._with(frame.items[1:], frame.body)
+            self.running = running
+        self.shared = shared
+        frame.returned, self.returned = self.returned, kept
 
     def do_Try(self, node: ast.Try) -> str:
         kept = self.tries
@@ -468,6 +612,9 @@ class Tracer:
     def do_Match(self, node: ast.Match) -> str:
         subject = self.evaluate(node.subject)
         kept = self.path, self.tests
+        fits = _case(node.cases, subject)
+        if fits is not None:
+            return self.block(fits.body)
         for case in node.cases:
             self.path, self.tests = (
                 (*kept[0], (id(case), True)),
@@ -490,41 +637,69 @@ class Tracer:
     ) -> None:
         """Follow a function in a process of its own."""
         target = function.target if isinstance(function.target, Function) else None
+        with self._in_child(via, method, call, target):
+            if target is not None and self.process.number < MOST_CHILDREN:
+                self.evaluate.follow(function, args, kwargs or {}, call.node)
+
+    def program(self, call: Call, source: Source, environ: Names) -> None:
+        """Follow another script of the project in a process of its own."""
+        with self._in_child("program", "program", call, None):
+            if source.tree is None or self.process.number >= MOST_CHILDREN:
+                return
+            if source.tree in self.running:
+                return
+            for name, value in environ.items():
+                self.set_environ(call.node, Value(const=name), value)
+            self.running.append(source.tree)
+            kept, self.arguments = self.arguments, {}
+            self.start("__main__", source)
+            self.arguments = kept
+            self.running.pop()
+
+    @contextlib.contextmanager
+    def _in_child(
+        self, via: str, method: str, call: Call, target: Function | None
+    ) -> Iterator[None]:
         self.children += 1
-        kept = (
-            self.process,
-            self.environ,
-            self.guarded,
-            self.path,
-            self.tests,
-            self.tries,
-            self.within,
-            self.handler,
-            self.looped,
-        )
+        kept = {name: getattr(self, name) for name in _OF_A_PROCESS}
         self.process = Process(self.children, via, method, call, target)
         self.environ = dict(self.environ)
-        self.path, self.tests, self.tries, self.within, self.handler, self.looped = (
-            (),
-            (),
-            (),
-            (),
-            0,
-            False,
-        )
-        if target is not None and self.process.number < 40:
-            self.evaluate.follow(function, args, kwargs or {}, call.node)
-        (
-            self.process,
-            self.environ,
-            self.guarded,
-            self.path,
-            self.tests,
-            self.tries,
-            self.within,
-            self.handler,
-            self.looped,
-        ) = kept
+        self.path, self.tests, self.tries, self.within, self.loops = (), (), (), (), ()
+        self.handler = 0
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                setattr(self, name, value)
+
+
+_OF_A_PROCESS = (
+    "process", "environ", "guarded", "path", "tests", "tries", "within", "handler", "loops",
+    "start_method",
+)  # fmt: skip
+
+
+def _case(cases: Sequence[ast.match_case], subject: Value) -> ast.match_case | None:
+    """The case that a constant subject takes, where that is clear."""
+    if not subject.known:
+        return None
+    for case in cases:
+        pattern = case.pattern
+        if case.guard is not None:
+            return None
+        options = pattern.patterns if isinstance(pattern, ast.MatchOr) else [pattern]
+        for option in options:
+            if isinstance(option, ast.MatchAs) and option.pattern is None and option.name is None:
+                return case
+            if not isinstance(option, ast.MatchValue | ast.MatchSingleton):
+                return None
+            held = option.value
+            const = held.value if isinstance(held, ast.Constant) else held
+            if isinstance(const, ast.AST):
+                return None
+            if const == subject.const:
+                return case
+    return None
 
 
 def follow(project: Project, settings: Settings) -> Trace:

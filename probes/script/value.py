@@ -83,6 +83,20 @@ class Function:
     owner: Value | None = None
     local: bool = False
     module: Module | None = None
+    first: Value | None = None
+    """What is put in front of the arguments: the object of a method."""
+    given: tuple[Value, ...] = ()
+    """Arguments that functools.partial has already given."""
+    named: Mapping[str, Value] = field(default_factory=dict)
+    guarded: bool = False
+    """Defined under the main guard, where no spawned child finds it."""
+
+    def decorated(self, *endings: str) -> bool:
+        """Whether a decorator's name ends so."""
+        return any(
+            ast.unparse(d.func if isinstance(d, ast.Call) else d).endswith(endings)
+            for d in getattr(self.node, "decorator_list", ())
+        )
 
     @property
     def name(self) -> str:
@@ -96,6 +110,7 @@ class Class:
     names: dict[str, Value]
     bases: list[Value]
     local: bool = False
+    guarded: bool = False
 
     def find(self, name: str) -> Value | None:
         """A method or class attribute, looked up along the bases that are in the project."""
@@ -107,6 +122,25 @@ class Class:
                 if found is not None:
                     return found
         return None
+
+    def fields(self) -> dict[str, Value | None] | None:
+        """The fields of a dataclass or named tuple with their defaults; None for other classes."""
+        marks = [
+            ast.unparse(d.func if isinstance(d, ast.Call) else d) for d in self.node.decorator_list
+        ]
+        plain = any(m.endswith(("dataclass", "define", "attr.s", "frozen")) for m in marks)
+        if not plain and not self.comes_from("NamedTuple", "BaseModel"):
+            return None
+        found: dict[str, Value | None] = {}
+        for base in self.bases:
+            if isinstance(base.target, Class) and base.target is not self:
+                found |= base.target.fields() or {}
+        for part in self.node.body:
+            if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name):
+                continue
+            if "ClassVar" not in ast.unparse(part.annotation):
+                found[part.target.id] = self.names.get(part.target.id)
+        return found
 
     def comes_from(self, *endings: str) -> bool:
         """Whether a foreign base's path ends so."""
@@ -125,12 +159,18 @@ class Class:
 class Instance:
     owner: Class | None
     attrs: dict[str, Value] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    """Attributes that forward() looks at."""
 
 
 @dataclass(slots=True, eq=False)
 class Module:
     source: Source
     names: dict[str, Value]
+    later: dict[str, int] = field(default_factory=dict)
+    """Where the module's functions and classes are defined."""
+    line: int = 0
+    """The statement of the module's body that runs now."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,11 +213,16 @@ class Call:
     stray: bool = False
     """In a function that nothing in the project calls."""
     thread: bool = False
-    looped: bool = False
+    loops: tuple[ast.AST, ...] = ()
+    """The loops around it, also those around the calls that lead here."""
     top: bool = False
     """At the level of a module."""
     partial: bool = False
     """Called with *args or **kwargs that are not known."""
+
+    @property
+    def looped(self) -> bool:
+        return bool(self.loops)
 
     def get(self, name: str, position: int | None = None) -> Value | None:
         """An argument by keyword or position."""

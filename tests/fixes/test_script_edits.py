@@ -147,4 +147,5 @@ def test_a_notebook_gets_steps_only(tmp_path: Path) -> None:
 def test_every_cure_names_its_causes() -> None:
     bad = {o for o, w in OUTCOMES.items() if w == "bad"}
     cured = {cause for cure in CURES.values() for cause in cure.causes}
-    assert bad - cured == {"framework-not-distributed"}  # its cure is another launch
+    # Of these the cure is another launch, or to share the work.
+    assert bad - cured == {"framework-not-distributed", "rank0-busy"}
