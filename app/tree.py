@@ -350,7 +350,10 @@ def _strength(r: Ranked) -> tuple[float, ...]:
 
 
 def _hide(tree: Tree, ranked: list[Ranked]) -> None:
-    """A cause hides those it explains; one that is merely possible explains nothing yet."""
+    """A cause hides those it explains, but none that is surer than itself.
+
+    One that is merely possible explains nothing yet.
+    """
     for strong in ranked:
         if strong.hidden_by is not None:
             continue
@@ -363,6 +366,7 @@ def _hide(tree: Tree, ranked: list[Ranked]) -> None:
                 and weak.hidden_by is None
                 and not mutual
                 and strong.certainty != "possible"
+                and ORDER[strong.certainty] <= ORDER[weak.certainty]
             ):
                 weak.hidden_by = strong.cause
 
