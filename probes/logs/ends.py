@@ -26,7 +26,7 @@ _WHAT = {
 
 _AGENT = re.compile(
     r"failed \(exitcode: (?P<code>-?\d{1,5})\) "
-    r"local_rank: (?P<rank>\d{1,6}) \(pid: (?P<pid>\d{1,9})\)"
+    r"local_rank: (?P<local>\d{1,6}) \(pid: (?P<pid>\d{1,9})\)"
 )
 _SPAWN = re.compile(
     r"process (?P<rank>\d{1,6}) terminated with "
@@ -73,6 +73,8 @@ class End:
     pid: int | None = None
     signal: int | None = None
     code: int | None = None
+    local: int | None = None
+    """Its place on its own node, where that is all the line says."""
 
     @property
     def first(self) -> bool:
@@ -95,10 +97,23 @@ class End:
 def ends(lines: list[Line]) -> list[End]:
     """All ends, in the order of the lines; a table of torchrun gives one for each of its rows."""
     found = [end for line in lines for end in _in_line(line)]
-    found += _in_tables(lines)
+    rows = list(_in_tables(lines))
+    found = [_of_the_job(end, rows) for end in found] + rows
     found = [_with_rank(end, found) for end in found]
     position = {id(line): n for n, line in enumerate(lines)}
     return sorted(found, key=lambda end: position.get(id(end.line), 0))
+
+
+def _of_the_job(end: End, rows: list[End]) -> End:
+    """torchrun's line names the place on the node; its table knows the rank in the whole job."""
+    if end.local is None:
+        return end
+    rank = next((row.rank for row in rows if row.pid == end.pid and _same_log(row, end)), None)
+    return replace(end, rank=end.local if rank is None else rank)
+
+
+def _same_log(one: End, other: End) -> bool:
+    return one.line.file == other.line.file
 
 
 def _with_rank(end: End, all_ends: list[End]) -> End:
@@ -123,6 +138,8 @@ def _end(line: Line, said: dict[str, str | None]) -> End:
     rank = _number(said.get("rank"))
     rank = line.rank if rank is None else rank
     pid = _number(said.get("pid"))
+    if local := said.get("local"):
+        return replace(_coded(line, None, pid, int(said["code"] or 0)), local=int(local))
     if name := said.get("name"):
         return End(line, rank, pid, _NAMES.get(name))
     if word := said.get("word"):
@@ -146,20 +163,21 @@ def _coded(line: Line, rank: int | None, pid: int | None, code: int) -> End:
     return End(line, rank, pid, None, code)
 
 
-_ROW_RANK = re.compile(r"^\s*rank\s*: (?P<rank>\d{1,6}) \(local_rank: \d+\)")
+_ROW_RANK = re.compile(r"^\s*rank\s*: (?P<rank>\d{1,6}) \(local_rank: (?P<local>\d{1,6})\)")
 _ROW_CODE = re.compile(r"^\s*exitcode\s*: (?P<code>-?\d{1,5}) \(pid: (?P<pid>\d{1,9})\)")
 
 
 def _in_tables(lines: list[Line]) -> Iterator[End]:
     rank: int | None = None
+    local = 0
     seen: set[tuple[str, int | None, int]] = set()
     for line in lines:
         if row := _ROW_RANK.match(line.text):
-            rank = int(row["rank"])
+            rank, local = int(row["rank"]), int(row["local"])
         elif (row := _ROW_CODE.match(line.text)) and rank is not None:
             pid = int(row["pid"])
             # The root cause repeats a row of the table above it.
             if (line.file, rank, pid) not in seen:
                 seen.add((line.file, rank, pid))
-                yield _coded(line, rank, pid, int(row["code"]))
+                yield replace(_coded(line, rank, pid, int(row["code"])), local=local)
             rank = None

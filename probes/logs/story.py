@@ -57,8 +57,10 @@ def told(lines: list[Line]) -> Iterator[Finding]:
     elif killed:
         yield _killed_first(killed[0], failures)
     else:
-        yield from _only_followers(failures, lines)
-        yield from _silent(lines, failures, every_end)
+        silent = _silent(lines, failures, every_end)
+        yield from _only_followers(failures, lines, silent is not None)
+        if silent:
+            yield silent
 
 
 # The program ended well, and its threads of gloo were still there.
@@ -190,14 +192,21 @@ def _killed_first(end: End, failures: list[Traceback]) -> Finding:
                    data, (evidence,))  # fmt: skip
 
 
-def _only_followers(failures: list[Traceback], lines: list[Line]) -> Iterator[Finding]:
+# A log in which everybody waited names whom they waited for only if that one is in it, too.
+_ELSEWHERE = "; whom it waited for is not told here: the logs of the other nodes are needed"
+
+
+def _only_followers(
+    failures: list[Traceback], lines: list[Line], late_one_known: bool
+) -> Iterator[Finding]:
     followers = [one for one in failures if _kind(one) == "follows"]
     waited = [one for one in failures if _kind(one) == "waited"]
     if waited:
         one = waited[0]
         who = "a rank" if one.rank is None else f"rank {one.rank}"
-        yield Finding("story", "first-timeout", f"{who} gave up waiting first: "
-                      f"{clean(one.message)[:_SHOWN]}", _data(one), (_evidence(one),))  # fmt: skip
+        sentence = f"{who} gave up waiting first: {clean(one.message)[:_SHOWN]}"
+        sentence += "" if late_one_known else _ELSEWHERE
+        yield Finding("story", "first-timeout", sentence, _data(one), (_evidence(one),))
     elif watchdog := next((line for line in lines if _WATCHDOG.search(line.text)), None):
         who = "a rank" if watchdog.rank is None else f"rank {watchdog.rank}"
         where: dict[str, Any] = {"line": watchdog.number, "file": clean(watchdog.file)}
@@ -206,6 +215,7 @@ def _only_followers(failures: list[Traceback], lines: list[Line]) -> Iterator[Fi
         seen = Evidence(where["file"], (clean(watchdog.text)[:_SHOWN],),
                         _see(watchdog.number, watchdog.number, watchdog.file))  # fmt: skip
         sentence = f"{who} gave up waiting first, in a collective"
+        sentence += "" if late_one_known else _ELSEWHERE
         yield Finding("story", "first-timeout", sentence, where, (seen,))
     elif followers:
         one = followers[0]
@@ -221,26 +231,56 @@ _WORLD = re.compile(
 )
 
 
-def _silent(lines: list[Line], failures: list[Traceback], exits: list[End]) -> Iterator[Finding]:
+def _silent(lines: list[Line], failures: list[Traceback], exits: list[End]) -> Finding | None:
     """Who neither failed nor was ended although the others waited for somebody in vain."""
+    waited = {one.rank for one in failures if _kind(one) == "waited"}
+    waited |= {line.rank for line in lines if _WATCHDOG.search(line.text)}
+    lost = {one.rank for one in failures if _kind(one) == "follows"}
+    ended = {end.rank for end in exits}
+    # Whoever was late does not time out: it is cut off, ended by its launcher, or says nothing.
+    heard = {rank for rank in (waited or lost | ended) if rank is not None}
+    world = _world(lines, heard, exits)
+    left = set(range(world)) - heard if world <= _MOST_RANKS else set()
+    if not waited:
+        left = (left - {line.rank for line in lines}) or left
+    elif not _every_node_is_here(exits):
+        return None
+    if not heard or not left or len(left) > len(heard) or (len(heard) < 2 and world != 2):
+        return None
+    silent = sorted(left)
+    shown = ", ".join(map(str, silent[:16]))
+    lacks = "did not time out" if waited else "reports no failure"
+    sentence = f"rank {shown} {lacks}, while {len(heard)} others waited for or lost a rank"
+    if waited and len(_bases(exits)) == 1:
+        sentence += "; if the job has other nodes, their logs are needed to be sure"
+    data = {"ranks": silent[:64], "rank": silent[0], "world_size": world}
+    return Finding("story", "silent-rank", sentence, data)
+
+
+def _bases(exits: list[End]) -> list[int]:
+    """The lowest rank of each node that a table of torchrun names."""
+    return sorted({end.rank - end.local for end in exits
+                   if end.rank is not None and end.local is not None})  # fmt: skip
+
+
+def _every_node_is_here(exits: list[End]) -> bool:
+    """Whether no node below those seen is missing; one above can't be told from none."""
+    bases = _bases(exits)
+    return not bases or bases[0] == 0
+
+
+def _world(lines: list[Line], heard: set[int], exits: list[End]) -> int:
+    """How many ranks the job has; where nobody says it, a gap below the highest is seen at most."""
     sizes = {
         int(next(filter(None, m.groups()))) for line in lines if (m := _WORLD.search(line.text))
     }
-    waiting = {one.rank for one in failures if _kind(one) in ("follows", "waited")}
-    waiting |= {line.rank for line in lines if _WATCHDOG.search(line.text)}
-    accounted = {rank for rank in waiting | {end.rank for end in exits} if rank is not None}
-    if len(accounted) < 2:
-        return
-    # Without the size of the world only a gap below the highest rank can be seen.
-    world = sizes.pop() if len(sizes) == 1 else max(accounted) + 1 if 0 in accounted else 0
-    left = set(range(world)) - accounted if world <= _MOST_RANKS else set()
-    unheard = left - {line.rank for line in lines}
-    silent = sorted(unheard or left)
-    if silent and len(silent) < len(accounted):
-        shown = ", ".join(map(str, silent[:16]))
-        sentence = f"rank {shown} reports no failure, while {len(accounted)} others lost a rank"
-        yield Finding("story", "silent-rank", sentence,
-                      {"ranks": silent[:64], "rank": silent[0], "world_size": world})  # fmt: skip
+    if len(sizes) == 1:
+        return sizes.pop()
+    bases = _bases(exits)
+    if len(bases) > 1:
+        return bases[-1] + min(b - a for a, b in zip(bases, bases[1:], strict=False))
+    named = heard | {end.rank for end in exits if end.rank is not None}
+    return max(named) + 1 if 0 in named else 0
 
 
 PROBES = (
