@@ -29,7 +29,7 @@ from ddp_assist.probes.script.whereabouts import whereabouts
 _MOST_QUOTED = 8
 # What the check of a launch learns from files of this host.
 _LOOKS_HERE = frozenset({"hostfile-invalid", "local-rank-argument"})
-COMPLAINTS = frozenset({"log", "story", "flight-recorder", "ras", "job"})
+COMPLAINTS = frozenset({"log", "story", "flight-recorder", "ras", "job", "store-peek"})
 """Probes that tell what went wrong; the others tell what is wrong here."""
 
 
@@ -82,6 +82,7 @@ def target_of(question: Question) -> Target:
         script=script,
         logs=question.logs,
         job=question.job,
+        may_touch=question.may_touch,
         python=question.python,
         env=env,
         cwd=plan.cwd if plan else question.cwd,
@@ -131,7 +132,7 @@ def look(
     choose: Callable[[Probe], bool] = lambda probe: True,
 ) -> tuple[Target, tuple[Finding, ...], frozenset[str]]:
     """Reads what was given first, then asks the machine where that points."""
-    chosen = [p for p in probes() if choose(p) and not p.disturbs]
+    chosen = [p for p in probes() if choose(p) and (target.may_touch or not p.disturbs)]
     readers = [p for p in chosen if p.id in READERS]
     begun = time.monotonic()
     seen = run(readers, target, told, cancel, deadline)

@@ -78,6 +78,7 @@ def question(given: argparse.Namespace, launch: list[str]) -> Question:
         job=getattr(given, "job", None),
         python=python or interpreter(),
         symptom=symptom,
+        may_touch=getattr(given, "peek", False),
     )
 
 

@@ -18,6 +18,8 @@ class Question:
     job: int | None = None
     python: str | None = None
     symptom: str | None = None
+    may_touch: bool = False
+    """The user said yes to a connection to the store of his live job."""
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path = field(default_factory=Path.cwd)
 

@@ -14,6 +14,7 @@ MODULES = (
     "script.check",
     "launch.check",
     "jobs.job",
+    "jobs.peek",
     "network.ports",
     "network.names",
     "network.interface",

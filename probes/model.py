@@ -68,6 +68,8 @@ class Target:
     cwd: Path = field(default_factory=Path.cwd)
     endpoints: tuple[Endpoint, ...] = ()
     backend: str | None = None
+    may_touch: bool = False
+    """The user said yes to a connection to the store of his live job."""
     seen: tuple[Finding, ...] = ()
     """What earlier probes found: a later one may look where a log or a script pointed."""
 

@@ -40,6 +40,10 @@ def run(verb: str, words: list[str]) -> int:
     p = parser(verb, "Find the cause without a screen.")
     add_question(p)
     p.add_argument("--job", type=count, metavar="PID", help="a live process of the job")
+    p.add_argument(
+        "--peek", action="store_true",
+        help="with --job: ask the job's own store who has joined (one connection, changes nothing)",
+    )  # fmt: skip
     p.add_argument("--no-trial", action="store_true", help="try no rendezvous here")
     p.add_argument("--timeout", type=seconds, metavar="S", help="stop looking after S seconds")
     p.add_argument("--json", action="store_true", help="print JSON")
@@ -64,14 +68,15 @@ def answer(
     want_json: bool,
     out: Path | None,
     changed: Sequence[str] = (),
+    ready: Diagnosis | None = None,
 ) -> int:
-    """Diagnoses, proves, prints and writes; returns the exit code."""
+    """Diagnoses (unless that is `ready`), proves, prints and writes; returns the exit code."""
     begun = time.monotonic()
     cancel = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: cancel.set())
     with _trials(asked, no_trial) as trials:
         try:
-            diagnosis = diagnose(asked, cancel=cancel, deadline=timeout)
+            diagnosis = ready or diagnose(asked, cancel=cancel, deadline=timeout)
         except LaunchError as why:
             raise Wrong(str(why)) from why
         if cancel.is_set():

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ddp_assist.probes.host.processes import look as process_of
 from ddp_assist.probes.host.processes import read
 from ddp_assist.probes.host.words import brief
 from ddp_assist.probes.model import Endpoint, Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network import firewall
 from ddp_assist.probes.network.links import Address, is_ours, plain, way_to
 from ddp_assist.probes.network.scope import spans_hosts
+from ddp_assist.probes.network.sockets import owner, tcp
 from ddp_assist.probes.network.store import Spoken, fingerprint
 
 PATIENCE = 4.0
@@ -114,7 +116,9 @@ def _look(target: Target) -> Iterator[Finding]:
         assert endpoint.port is not None
         address = next((a for a in addresses if a.version == 4), addresses[0])
         ours = is_ours(address)
-        spoken = fingerprint(str(address), endpoint.port, PATIENCE)
+        spoken = _known(target, address, endpoint.port, ours) or fingerprint(
+            str(address), endpoint.port, PATIENCE
+        )
         others: list[Knock] = []
         if not ours and spoken.answer not in ("store", "http", "other", "silent"):
             others = knock(address, [QUIET_PORT])
@@ -135,6 +139,22 @@ def _look(target: Target) -> Iterator[Finding]:
         )
         outcome, so = _judged(spoken, ours)
         yield Finding("endpoint", outcome, f"{shown} {so}", data, see)
+
+
+def _known(target: Target, address: Address, port: int, ours: bool) -> Spoken | None:
+    """What the kernel shows of a live job's store, which is not to be touched without a yes."""
+    if target.job is None or target.may_touch:
+        return None
+    for found in tcp():
+        if found.state == "established" and (found.peer, found.peer_port) == (str(address), port):
+            return Spoken("store", 0.0)
+        if ours and found.state == "listen" and found.port == port:
+            holder = owner(found.inode)
+            process = process_of(holder) if holder else None
+            names = (process.thread_names if process else None) or ()
+            stores = any(name.startswith("pt_tcpstore") for name in names)
+            return Spoken("store" if stores else "silent", 0.0)
+    return None
 
 
 def _judged(spoken: Spoken, ours: bool) -> tuple[str, str]:
