@@ -148,7 +148,9 @@ def launch_line(fix: Fix) -> str | None:
 
 
 def as_fix(fix: Fix) -> Mapping[str, object]:
+    nodes = [{"node": name, "launch": launch.text} for name, launch in fix.nodes.items()]
     return {
+        **({"nodes": nodes} if nodes else {}),
         "cause": fix.cause,
         "title": fix.title,
         "safety": fix.safety,

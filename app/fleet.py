@@ -1,104 +1,134 @@
-"""All nodes of a launch asked, compared, concluded: for the `fleet` verb and the Hosts screen."""
+"""Several hosts as one case: asked all at once, compared, and cured together."""
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ddp_assist.app import prove
-from ddp_assist.app.diagnose import Diagnosis, Question, conclude
-from ddp_assist.app.files import ReadFailed, read_limited
+from ddp_assist.app.diagnose import Diagnosis, Question, conclude, target_of
 from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.hosts_cured import cures
+from ddp_assist.app.hosts_drawn import HostRow, Picture, picture, rows
+from ddp_assist.app.nodes import scheduler_env
 from ddp_assist.app.saying import as_json, cleaned
-from ddp_assist.probes.model import Target
+from ddp_assist.app.tree import load
+from ddp_assist.probes.fleet.engine import Fleet, Node
+from ddp_assist.probes.fleet.meeting import Meeting
+from ddp_assist.probes.fleet.parcel import PYTHONS
+from ddp_assist.probes.host.python import interpreter
+from ddp_assist.probes.model import Finding, Target
 
 SCHEMA = "ddp-assist/fleet/1"
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*\Z")
+STAGES = ("log in", "look", "reach", "meet", "conclude", "cure", "done")
 
 
-class NodesUnclear(ValueError):
-    """Which nodes are meant can't be told; the message is one sentence for the user."""
+@dataclass(slots=True)
+class Hosts:
+    """What the Hosts screen and the `fleet` verb show. `ask` blocks: a screen calls it in a thread
+    of its own and draws `rows`, `picture` and `diagnosis` again whenever `told` was called."""
 
-    def __init__(self, sentence: str, unreadable: bool = False) -> None:
-        super().__init__(sentence)
-        self.unreadable = unreadable
+    question: Question
+    names: Sequence[str]
+    slurm: str | None = None
+    """A job's number, empty for the allocation that we are in; None asks over ssh."""
+    python: str | None = None
+    trial: bool = True
+    told: Callable[[], None] = lambda: None
+    """Called from other threads, once for each answer: it must only note that there is news."""
+    stage: str = "log in"
+    meeting: Meeting = field(init=False)
+    target: Target = field(init=False)
+    diagnosis: Diagnosis | None = None
+    fixes: list[Fix] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+    """The JSON of the verb, when all is done."""
+
+    def __post_init__(self) -> None:
+        self.target = target_of(self.question)
+        pythons = [self.python] if self.python else [*filter(None, [self._own_python()])]
+        first = [p for p in pythons if re.match(r"[\w./+-]+\Z", p)]
+        fleet = Fleet(self.names, first if self.python else [*first, *PYTHONS], self.slurm,
+                      self._heard)  # fmt: skip
+        self.meeting = Meeting(
+            self.names, self.question.launch, str(self.question.cwd), pythons, self.trial,
+            fleet=fleet, env=scheduler_env(list(self.names), self.slurm),
+        )  # fmt: skip
+
+    def _own_python(self) -> str | None:
+        """The training environment here; mostly it lies under the same path there."""
+        if self.question.python:
+            return self.question.python
+        return interpreter(self.target) if self.target.plan else None
+
+    def _heard(self, node: Node, did: str) -> None:
+        self.told()
+
+    def _at(self, stage: str) -> None:
+        self.stage = stage
+        self.told()
+
+    def stop(self) -> None:
+        """From any thread: `ask` ends soon, with what is known."""
+        self.meeting.fleet.stop()
+
+    @property
+    def answered(self) -> int:
+        return sum(1 for node in self.meeting.nodes if node.state != "asked")
+
+    def rows(self) -> list[HostRow]:
+        return rows(self.meeting.table())
+
+    def picture(self) -> Picture:
+        return picture(self.meeting.links())
+
+    def ask(self) -> Diagnosis:
+        begun = time.monotonic()
+        with self.meeting as meeting:
+            self._at("look")
+            meeting.look()
+            load()  # while they reach for each other there is nothing to do here
+            if len(meeting.seen) > 1:
+                meeting.find_hub()
+                self._at("reach")
+                meeting.reach()
+                if self.trial:
+                    self._at("meet")
+                    meeting.meet()
+            self._at("conclude")
+            self.diagnosis = diagnosis = self._conclude(meeting.findings())
+            self._at("cure")
+            self.fixes = [*cures(diagnosis, meeting, self.trial)]
+        mine = {fix.cause for fix in self.fixes}
+        self.fixes += [
+            prove.by_page(r.cause, r.speaks_for)
+            for r in diagnosis.causes[: prove.MOST]
+            if r.cause not in mine
+        ]
+        diagnosis.seconds = round(time.monotonic() - begun, 3)
+        self.result = as_json(diagnosis, self.fixes) | cleaned(
+            {"schema": SCHEMA, "nodes": meeting.table(), "links": meeting.links()}
+        )
+        self._at("done")
+        return diagnosis
+
+    def _conclude(self, findings: tuple[Finding, ...]) -> Diagnosis:
+        asked = frozenset(f.probe for f in findings) | {"fleet"}
+        return conclude(Diagnosis(self.question, self.target, findings, asked=asked))
 
 
 def ask(
-    names: Sequence[str],
-    question: Question,
-    target: Target,
-    python: str = "python3",
-    slurm: bool = False,
-    try_it: bool = True,
+    names: Sequence[str], question: Question, told: Callable[[], None] = lambda: None
 ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
     """What all nodes say together: the diagnosis, its fixes, and both as JSON."""
-    from ddp_assist.probes.fleet.meeting import Meeting
-
-    begun = time.monotonic()
-    meeting = Meeting(
-        names, question.launch, str(question.cwd), shlex.quote(python), slurm, try_it
-    )  # fmt: skip
-    findings = meeting.hold()
-    asked = frozenset(f.probe for f in findings) | {"fleet"}
-    diagnosis = conclude(Diagnosis(question, target, findings, asked=asked))
-    diagnosis.seconds = round(time.monotonic() - begun, 3)
-    fixes = prove.fixes(diagnosis)
-    result = as_json(diagnosis, fixes)
-    result |= cleaned({"schema": SCHEMA, "nodes": meeting.table(), "links": meeting.links()})
-    return diagnosis, fixes, result
+    hosts = Hosts(question, names, told=told)
+    return hosts.ask(), hosts.fixes, hosts.result
 
 
-def nodes_of(given: str | None, hostfile: Path | None, slurm: bool, target: Target) -> list[str]:
-    """The nodes in the order given; a name that is no host name never reaches a command line."""
-    from ClusterShell.NodeSet import NodeSet, NodeSetException
-
-    try:
-        if given is not None:
-            names = list(NodeSet(given))
-        elif hostfile is not None:
-            text = read_limited(hostfile).decode("utf-8", "replace")
-            lines = [line.partition("#")[0].split() for line in text.splitlines()]
-            names = [name for words in lines if words for name in NodeSet(words[0])]
-        elif os.environ.get("SLURM_JOB_NODELIST"):
-            names = list(NodeSet(os.environ["SLURM_JOB_NODELIST"]))
-        elif slurm:
-            raise NodesUnclear("there is no allocation: SLURM_JOB_NODELIST is not set")
-        else:
-            names = [plan.host for plan in target.plans if plan.host]
-    except NodeSetException as why:
-        raise NodesUnclear(f"that is no node set: {why}") from why
-    except ReadFailed as why:
-        raise NodesUnclear(str(why), unreadable=True) from why
-    names = list(dict.fromkeys(names))
-    if not names:
-        raise NodesUnclear(
-            "no nodes are named: give -w NODES, --hostfile F, or a launch that names them"
-        )
-    for name in names:
-        if not NAME.match(name):
-            raise NodesUnclear(f"{name!r} is no host name")
-    return names
-
-
-def node_launch(name: str, rank: int, target: Target) -> str:
-    """What to run on that node: the launch as given, with the node rank of its place."""
-    head = f"#!/usr/bin/env bash\n# on {name}\n"
-    launch = target.launch
-    if launch is None or launch.main is None:
-        return head + "# no launch was given\n"
-    text, plan = launch.text, launch.main
-    option = plan.option("node-rank")
-    if launch.path is None and plan.nnodes and plan.nnodes[1] > 1 and "$" not in text:
-        if option is not None and option.value_span is not None:
-            start, end = option.value_span
-            text = f"{text[:start]}{rank}{text[end:]}"
-        elif plan.launcher_span[1] and not plan.rdzv_backend:
-            at = plan.launcher_span[1]
-            text = f"{text[:at]} --node-rank {rank}{text[at:]}"
-    return f"{head}cd {shlex.quote(str(launch.cwd))}\n{text}\n"
+def sentences(result: Mapping[str, Any]) -> list[str]:
+    """What only shows when the nodes are laid side by side."""
+    fleet = (f for f in result["findings"] if f["probe"] == "fleet")
+    return [f["sentence"] for f in fleet if f["outcome"] != "unknown"]

@@ -32,7 +32,9 @@ class Machine(Protocol):
 
     def jobs(self, with_stacks: bool) -> list[dict[str, Any]]: ...
 
-    def hosts(self, nodes: str, question: Question) -> tuple[Diagnosis, dict[str, Any]]: ...
+    def hosts(
+        self, nodes: str, question: Question
+    ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]: ...
 
     def pin(self, pid: int, port: int | None) -> tuple[Pinned, list[str]]: ...
 
@@ -91,14 +93,14 @@ class Live:
 
         return alive(with_stacks)
 
-    def hosts(self, nodes: str, question: Question) -> tuple[Diagnosis, dict[str, Any]]:
+    def hosts(
+        self, nodes: str, question: Question
+    ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
         from ddp_assist.app.diagnose import target_of
-        from ddp_assist.app.fleet import ask, nodes_of
+        from ddp_assist.app.fleet import ask
+        from ddp_assist.app.nodes import nodes_of
 
-        target = target_of(question)
-        names = nodes_of(nodes or None, None, False, target)
-        diagnosis, _, result = ask(names, question, target)
-        return diagnosis, result
+        return ask(nodes_of(nodes or None, None, None, target_of(question)), question)
 
     def pin(self, pid: int, port: int | None) -> tuple[Pinned, list[str]]:
         from ddp_assist.app.actions import facts, pin

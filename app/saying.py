@@ -148,7 +148,11 @@ def as_text(result: Mapping[str, Any]) -> str:
 
 def _fix(fix: Mapping[str, Any]) -> list[str]:
     lines = [f"FIX [{fix['badge']}] {fix['title']}  (for {fix['cause']})"]
-    if fix["launch"]:
+    if differing(fix):
+        lines += [f"    {entry['node']}: {entry['launch'].strip()}" for entry in fix["nodes"][:8]]
+        if len(fix["nodes"]) > 8:
+            lines.append(f"    and {len(fix['nodes']) - 8} more nodes: --out DIR writes them all")
+    elif fix["launch"]:
         lines += [f"    {line}" for line in fix["launch"].strip().splitlines()]
     for file in fix["files"]:
         lines += [f"    {line}" for line in file["diff"].splitlines()]
@@ -160,6 +164,11 @@ def _fix(fix: Mapping[str, Any]) -> list[str]:
     if fix["does_not"]:
         lines.append(f"  does not fix: {fix['does_not']}")
     return lines
+
+
+def differing(fix: Mapping[str, Any]) -> bool:
+    """Whether the nodes' launches are not one and the same text."""
+    return len({entry["launch"] for entry in fix.get("nodes", ())}) > 1
 
 
 def _suspicious(result: Mapping[str, Any]) -> list[str]:

@@ -453,15 +453,16 @@ class Assistant(App[int]):
 
     @work(thread=True, exclusive=True, group="look", exit_on_error=False)
     def _ask_hosts(self, nodes: str, session: Session) -> None:
-        from ddp_assist.app.fleet import NodesUnclear
+        from ddp_assist.app.nodes import NodesUnclear
 
         try:
-            diagnosis, result = self.machine.hosts(nodes, session.question)
+            diagnosis, fixes, result = self.machine.hosts(nodes, session.question)
         except NodesUnclear as why:
             session.looking = False
             self.post_message(m.Said(str(why)))
             return
-        self.post_message(m.HostsSeen(diagnosis, result, self._first_fixes(diagnosis)))
+        fixes = fixes or self._first_fixes(diagnosis)
+        self.post_message(m.HostsSeen(diagnosis, result, fixes))
 
     def on_hosts_seen(self, event: m.HostsSeen) -> None:
         self.session.hosts = event.result

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from textual.app import ComposeResult
 from textual.binding import Binding
 
+from ddp_assist.app.hosts_drawn import summary
 from ddp_assist.screens.messages import HostsWanted
 from ddp_assist.screens.widgets.frame import Framed, Line
 from ddp_assist.screens.widgets.rows import Rows
@@ -87,25 +87,10 @@ class HostsScreen(Framed):
 
 def rows(hosts: dict[str, Any]) -> Iterator[str]:
     """Nodes in kinds, the odd ones first; then what is shut; then what was seen side by side."""
-    kinds: dict[tuple[str, str, str], list[str]] = {}
-    for node in hosts["nodes"]:
-        kinds.setdefault((node["group"] or "-", node["state"], node["why"]), []).append(
-            node["node"]
-        )
-    for (group, state, why), names in sorted(kinds.items(), key=lambda kind: len(kind[1])):
-        yield f"kind {group:<2} {state:<12} {', '.join(names)}  {why}".rstrip()
-    shut = Counter(
-        (link["from"], link["to"], link["kind"], link["outcome"])
-        for link in hosts["links"]
-        if link["outcome"] != "reached"
-    )
-    for start, to, kind, outcome in sorted(shut):
-        yield f"SHUT    {start} -> {to} ({kind}): {outcome}"
-    if hosts["links"] and not shut:
-        yield f"ok      all {len(hosts['links'])} connections between them are open"
+    yield from (line.strip() for line in summary(hosts["nodes"], hosts["links"]) if line)
     for finding in hosts["findings"]:
-        if finding["probe"] == "fleet":
-            yield f"        {finding['sentence']}"
+        if finding["probe"] == "fleet" and finding["outcome"] != "unknown":
+            yield finding["sentence"]
 
 
 def _evidence(evidence: list[dict[str, Any]]) -> list[str]:

@@ -40,6 +40,8 @@ class Fix:
     title: str
     safety: Safety
     launch: Launch | None = None
+    nodes: Mapping[str, Launch] = field(default_factory=dict)
+    """Where a job spans hosts: the corrected launch of each node."""
     files: tuple[FileEdit, ...] = ()
     steps: tuple[str, ...] = ()
     does_not: str = ""

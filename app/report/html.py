@@ -8,6 +8,7 @@ from importlib.resources import files
 from textwrap import wrap
 from typing import Any
 
+from ddp_assist.app.hosts_drawn import svg
 from ddp_assist.app.report.sections import sections, stage_line
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -26,6 +27,8 @@ def html(diagnosis: Mapping[str, Any], footer: str) -> str:
         parts.append(f"<h2>{escape(section.title)}</h2>")
         if section.title == "Trial":
             parts.append(timeline(diagnosis["trial"].get("stages") or ()))
+        if section.title == "Hosts":
+            parts.append(svg(diagnosis.get("links") or ()))
         for block in section.blocks:
             tag = "p" if block.kind == "text" else "pre"
             parts.append(f"<{tag}>{escape(block.text)}</{tag}>")

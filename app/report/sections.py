@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ddp_assist.app.hosts_drawn import summary
+
 PROOF = {
     "ran": "proven here: ranks met with this launch",
     "holds": "checked here: the probes were asked again, and the cause is gone",
@@ -43,6 +45,7 @@ def sections(diagnosis: Mapping[str, Any]) -> list[Section]:
         Section("What was asked", _asked(diagnosis.get("asked"))),
         Section("Fix", tuple(_first_fix(diagnosis))),
         Section("Other ways", tuple(_other_fixes(diagnosis))),
+        Section("Hosts", _hosts(diagnosis)),
         Section("Evidence", tuple(_evidence(diagnosis))),
         Section("Ruled out", _ruled_out(diagnosis)),
         Section("Alarming, but not the problem", _noise(diagnosis)),
@@ -146,7 +149,10 @@ def _launch_lines(text: str) -> list[str]:
 
 
 def _fix(fix: Mapping[str, Any]) -> Iterator[Block]:
-    if fix.get("launch"):
+    texts = [(entry["node"], str(entry["launch"]).strip()) for entry in fix.get("nodes") or ()]
+    if len({text for _, text in texts}) > 1:
+        yield Block("code", "\n".join(f"# on {node}\n{text}" for node, text in texts[:64]), "bash")
+    elif fix.get("launch"):
         yield Block("code", str(fix["launch"]).strip("\n"), "bash")
     for file in fix.get("files") or ():
         yield Block("code", file["diff"].rstrip("\n"), "diff")
@@ -158,6 +164,13 @@ def _fix(fix: Mapping[str, Any]) -> Iterator[Block]:
     if fix.get("does_not"):
         yield Block("text", "Does not fix:")
         yield Block("code", str(fix["does_not"]))
+
+
+def _hosts(diagnosis: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Where several were asked: who came, and who reaches whom."""
+    if "nodes" not in diagnosis:
+        return ()
+    return _lines(summary(diagnosis["nodes"], diagnosis.get("links") or ()))
 
 
 def _evidence(diagnosis: Mapping[str, Any]) -> Iterator[Block]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from ddp_assist.app.cli import UNREADABLE, USAGE, Wrong
-from ddp_assist.app.diagnose import Question, target_of
+from ddp_assist.app.diagnose import Diagnosis, Question, target_of
 from ddp_assist.app.export import write_all
 from ddp_assist.app.files import WriteFailed, write_private
-from ddp_assist.app.fleet import NodesUnclear, ask, node_launch, nodes_of
-from ddp_assist.app.options import launch_of, parser, split
+from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.fleet import Hosts, sentences
+from ddp_assist.app.hosts_cured import files
+from ddp_assist.app.hosts_drawn import summary
+from ddp_assist.app.nodes import NodesUnclear, nodes_of
+from ddp_assist.app.options import interpreter, launch_of, parser, split
 from ddp_assist.app.saying import as_text
 from ddp_assist.app.verbs.diagnose import exit_code
 from ddp_assist.probes.launch.plan import LaunchError
-from ddp_assist.probes.model import Target
 
 
 def run(verb: str, words: list[str]) -> int:
@@ -25,62 +29,69 @@ def run(verb: str, words: list[str]) -> int:
     which = p.add_mutually_exclusive_group()
     which.add_argument("-w", metavar="NODES", help="a node set, e.g. node[01-64] or @rack1")
     which.add_argument("--hostfile", type=Path, metavar="F", help="one host a line")
-    which.add_argument("--slurm", action="store_true", help="the nodes of this allocation, by srun")
-    p.add_argument("--python", default="python3", metavar="PY", help="the interpreter on the nodes")
+    which.add_argument(
+        "--slurm", nargs="?", const="", metavar="JOB",
+        help="the nodes of this allocation, or of a running job of yours, by srun",
+    )  # fmt: skip
+    p.add_argument("--python", metavar="PY", help="the interpreter on the nodes")
     p.add_argument("--no-trial", action="store_true", help="try no rendezvous between them")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument("--out", type=Path, metavar="DIR", help="write reports and each node's command")
     given = p.parse_args(ours)
-    question = Question(launch=tuple(launch_of(launch)))
-    target = _target(question)
+    # --python names one that is on the nodes: here it need not exist.
+    question = Question(launch=tuple(launch_of(launch)), python=interpreter())
     try:
-        names = nodes_of(given.w, given.hostfile, given.slurm, target)
+        names = nodes_of(given.w, given.hostfile, given.slurm, target_of(question))
+        hosts = Hosts(question, names, given.slurm, given.python, not given.no_trial)
+    except LaunchError as why:
+        raise Wrong(str(why)) from why
     except NodesUnclear as why:
         raise Wrong(str(why), UNREADABLE if why.unreadable else USAGE) from why
-    diagnosis, fixes, result = ask(
-        names, question, target, given.python, given.slurm, not given.no_trial
-    )
-    if given.out is not None:
-        try:
-            write_all(given.out, diagnosis, fixes, result)
-            for rank, name in enumerate(names):
-                write_private(given.out / f"launch-{name}.sh", node_launch(name, rank, target))
-        except WriteFailed as why:
-            raise Wrong(f"--out {given.out} can't be written: {why}") from why
-    if given.json:
-        json.dump(result, sys.stdout, allow_nan=False, indent=1)
+    return answer(hosts, given.json, given.out)
+
+
+def answer(hosts: Hosts, want_json: bool, out: Path | None) -> int:
+    """Asks, prints and writes; returns the exit code."""
+    stopped: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        stopped.append(number)
+        hosts.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    diagnosis = hosts.ask()
+    if stopped:
+        return 128 + stopped[0]
+    if out is not None:
+        write(out, diagnosis, hosts)
+    if want_json:
+        json.dump(hosts.result, sys.stdout, allow_nan=False, indent=1)
         print()
     else:
-        print("\n".join(table(result)))
+        print("\n".join(text(hosts.result)))
     return exit_code(diagnosis)
 
 
-def _target(question: Question) -> Target:
+def write(out: Path, diagnosis: Diagnosis, hosts: Hosts) -> None:
+    fix = next((f for f in hosts.fixes if f.nodes), None)
     try:
-        return target_of(question)
-    except LaunchError as why:
-        raise Wrong(str(why)) from why
+        write_all(out, diagnosis, hosts.fixes, hosts.result)
+        for name, content in files(fix or _as_given(hosts), hosts.names).items():
+            write_private(out / name, content)
+    except WriteFailed as why:
+        raise Wrong(f"--out {out} can't be written: {why}") from why
 
 
-def table(result: dict[str, Any]) -> list[str]:
+def _as_given(hosts: Hosts) -> Fix:
+    """Nothing is to be corrected: each node's launch is the one that was given."""
+    launch = hosts.target.launch
+    nodes = {} if launch is None else dict.fromkeys(hosts.names, launch)
+    return Fix("", "the launch as given", "command", launch=launch, nodes=nodes)
+
+
+def text(result: dict[str, Any]) -> list[str]:
     """Nodes in groups, the odd one out first; then what is shut; then the diagnosis."""
-    from ClusterShell.NodeSet import NodeSet
-
-    rows: dict[tuple[str, str, str], list[str]] = {}
-    for node in result["nodes"]:
-        key = (node["group"] or "-", node["state"], node["why"])
-        rows.setdefault(key, []).append(node["node"])
-    lines = ["NODES"]
-    for (group, state, why), names in sorted(rows.items(), key=lambda row: len(row[1])):
-        lines.append(f"  {group:<2} {state:<17} {NodeSet.fromlist(names)}  {why}".rstrip())
-    shut: dict[tuple[str, str, str], list[str]] = {}
-    for link in result["links"]:
-        if link["outcome"] != "reached":
-            shut.setdefault((link["to"], link["kind"], link["outcome"]), []).append(link["from"])
-    tried = len(result["links"])
-    lines += ["", f"LINKS  {tried} connections tried" if tried else "LINKS  none tried"]
-    for (to, kind, outcome), names in sorted(shut.items()):
-        lines.append(f"  {NodeSet.fromlist(names)} -> {to} ({kind}): {outcome}")
-    said = [f["sentence"] for f in result["findings"] if f["probe"] == "fleet"]
-    lines += ["", "SIDE BY SIDE", *(f"  {sentence}" for sentence in said)]
-    return [*lines, "", as_text(result)]
+    lines = summary(result["nodes"], result["links"])
+    said = [f"  {sentence}" for sentence in sentences(result)]
+    return [*lines, "", "SIDE BY SIDE", *said, "", as_text(result)]

@@ -13,19 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from ddp_assist.probes.fleet import ways
+from ddp_assist.probes.fleet import part, ways
 from ddp_assist.probes.fleet.parcel import MARK
 from ddp_assist.probes.host.python import interpreter
-from ddp_assist.probes.launch.plan import LaunchError, LaunchPlan
-from ddp_assist.probes.launch.read import from_process, read_launch
-from ddp_assist.probes.model import Endpoint, Target
-from ddp_assist.probes.network.endpoints import endpoints
+from ddp_assist.probes.model import Finding, Probe, Target
 from ddp_assist.probes.network.links import interfaces
 from ddp_assist.probes.network.names import resolve
 from ddp_assist.probes.runner import run
@@ -40,7 +35,9 @@ MODULES = (
     "host.torch_build",
     "host.limits",
     "host.memory",
+    "host.place",
     "host.leftovers",
+    "gpu.gpus",
 )
 COMPARED = ("NCCL_", "GLOO_", "TORCH_", "MASTER_", "UCX_", "FI_")
 Reply = dict[str, Any]
@@ -48,22 +45,18 @@ Reply = dict[str, Any]
 
 def look(asked: dict[str, Any]) -> Reply:
     """The probes of this host, and what only makes sense beside the others' answers."""
-    env = dict(os.environ)
-    target, trouble = _target(asked, env)
-    every = [p for m in MODULES for p in import_module(f"ddp_assist.probes.{m}").PROBES]
-    findings = run([p for p in every if p.id != "torch"], target, deadline=asked["seconds"])
-    torch = run(
-        [p for p in every if p.id == "torch"],
-        _only_its_python(target),
-        deadline=asked["seconds"],
-    )
+    env = part.environment(asked)
+    target, trouble = part.target(asked, env)
+    findings = _findings(target, asked["seconds"])
     names = resolve(asked["names"])
+    told = target.plan.environment(env) if target.plan else env
     return {
         "host": os.uname().nodename,
         "machine": os.uname().machine,
         "python": sys.version.split()[0],
+        "interpreter": interpreter(target),
         "time": time.time(),
-        "env": {k: v[:500] for k, v in sorted(env.items()) if k.startswith(COMPARED)},
+        "env": {k: v[:500] for k, v in sorted(told.items()) if k.startswith(COMPARED)},
         "links": [
             {
                 "name": i.name,
@@ -76,89 +69,49 @@ def look(asked: dict[str, Any]) -> Reply:
         ],
         "reached-at": env.get("SSH_CONNECTION", "").split()[2:3],
         "names": {name: answer.get("addresses", []) for name, answer in names.answers.items()},
-        "plans": [_told(p, env, _is_template(target)) for p in target.plans]
-        + [_told(p, env) for p in _live()],
+        "plans": part.plans(target, env),
         "endpoints": [[e.host, e.port] for e in target.endpoints],
         "trouble": trouble,
-        "findings": [asdict(f) for f in (*findings, *torch)],
+        "findings": [asdict(f) for f in findings],
     }
 
 
-def _target(asked: dict[str, Any], env: dict[str, str]) -> tuple[Target, str]:
-    """The launch read with this node's own variables and its own copy of a launch script."""
-    cwd = Path(asked["cwd"]) if os.path.isdir(asked["cwd"]) else Path.home()
-    target = Target(python=asked["python"] or None, env=env, cwd=cwd)
-    trouble = ""
-    if asked["launch"]:
-        try:
-            launch = read_launch(asked["launch"], env, cwd)
-            target = replace(target, launch=launch, plan=launch.main)
-        except LaunchError as why:
-            trouble = str(why)
-    found = endpoints(target)
-    if not found and env.get("MASTER_ADDR"):
-        port = env.get("MASTER_PORT", "")
-        found = (Endpoint(env["MASTER_ADDR"], int(port) if port.isdigit() else None, "env"),)
-    return replace(target, endpoints=found), trouble
-
-
-def _only_its_python(target: Target) -> Target:
-    """Without the launch torch is not imported, which would take seconds; its files tell enough."""
+def _findings(target: Target, seconds: float) -> tuple[Finding, ...]:
+    every: list[Probe] = []
+    for module in MODULES:
+        every += import_module(f"ddp_assist.probes.{module}").PROBES
+    first = [p for p in every if p.id not in ("torch", "gpu")]
+    found = run(first, target, deadline=seconds)
+    # Without the launch torch is not imported, which takes seconds; its files tell enough.
     named = interpreter(target) if target.plan else target.python
-    return replace(target, python=named, plan=None, launch=None, script=None)
-
-
-def _live() -> Iterator[LaunchPlan]:
-    """Launchers of ours that run on this node now."""
-    for name in os.listdir("/proc"):
-        try:
-            if not name.isdigit() or os.stat(f"/proc/{name}").st_uid != os.getuid():
-                continue
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                words = os.fsdecode(file.read(1 << 16)).split("\0")[:-1]
-            if not any(w.endswith(("/torchrun", "torch.distributed.run")) for w in words[:6]):
-                continue
-            plan = from_process(words, {}, Path("/"))
-        except (OSError, LaunchError):
-            continue
-        if plan.nnodes is not None:
-            yield plan
-
-
-def _is_template(target: Target) -> bool:
-    """One line for all nodes whose rank is a plain number: it was written for one of them."""
-    launch = target.launch
-    return launch is not None and launch.path is None and "$" not in launch.text
-
-
-def _told(plan: LaunchPlan, env: dict[str, str], template: bool = False) -> Reply:
-    seen = plan.environment(env)
-    rank = plan.node_rank
-    for name in () if rank is not None else ("PET_NODE_RANK", "NODE_RANK", "GROUP_RANK"):
-        if seen.get(name, "").isdigit():
-            rank = int(seen[name])
-            break
-    return {
-        "host": plan.host,
-        "nnodes": list(plan.nnodes) if plan.nnodes else None,
-        "node_rank": rank,
-        "rank_of_another": template and plan.node_rank is not None,
-        "backend": plan.rdzv_backend,
-        "rdzv_id": plan.rdzv_id,
-        "endpoint": plan.rdzv_endpoint or f"{plan.master_addr or ''}:{plan.master_port or ''}",
-    }
+    bare = replace(target, python=named, plan=None, launch=None, script=None)
+    torch = run([p for p in every if p.id == "torch"], bare, deadline=seconds)
+    seen = (*found, *torch)
+    gpus = run([p for p in every if p.id == "gpu"], replace(target, seen=seen), deadline=seconds)
+    return (*seen, *gpus)
 
 
 def trial(asked: dict[str, Any]) -> Reply:
     """This node's ranks of a trial whose other ranks are on other nodes."""
-    from ddp_assist.probes.trial.run import run_trial
     from ddp_assist.probes.trial.spec import TrialSpec
+    from ddp_assist.probes.trial.warm import WarmTorch
 
-    spec = TrialSpec(**{**asked["spec"], "ranks": tuple(asked["spec"]["ranks"])})
-    result = run_trial(spec, cancel=GONE)
-    return {**result.as_json(), "kind": result.kind}
+    global WARM
+    ways.close()
+    env = part.environment(asked)
+    target, _ = part.target(asked, env)
+    told = target.plan.environment(env) if target.plan else env
+    steered = {n: told.get(n) for n in {*env, *told} if n.startswith(part.STEERING)}
+    python = interpreter(target)
+    spec = TrialSpec(**{**asked["spec"], "ranks": tuple(asked["spec"]["ranks"]), "python": python,
+                        "env": {**steered, **asked["spec"].get("env", {})}})  # fmt: skip
+    if WARM is None or WARM.python != python:
+        WARM = WarmTorch(python)
+    result = WARM.run_trial(spec, cancel=GONE)
+    return {**result.as_json(), "kind": result.kind, "took": sorted(steered)}
 
 
+WARM: Any = None
 GONE = threading.Event()
 DOES = {"look": look, "listen": ways.listen, "connect": ways.connect, "trial": trial}
 
@@ -172,12 +125,17 @@ def main() -> None:
     def lifeline() -> None:
         for line in sys.stdin.buffer:
             requests.put(line)
-        _swept(0)  # at once: whoever ends this node's processes next must find nothing to leave
         GONE.set()
+        if WARM is None:
+            os._exit(_swept(0))
+        _swept(0)  # at once: whoever ends this node's processes next must find nothing to leave
         requests.put(b"")
         time.sleep(3)  # for a trial in progress to end its ranks
         os._exit(_swept(0))
 
+    # Lent: the node's own pynvml comes first, where there is one.
+    own = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = f"{own}{os.pathsep if own else ''}{sys.path[0]}/lent"
     threading.Thread(target=lifeline, daemon=True).start()
     tell = {"did": "hello", "python": sys.version.split()[0], "time": time.time()}
     print(f"\n{MARK}{token} {json.dumps(tell)}", flush=True)
@@ -189,6 +147,8 @@ def main() -> None:
             answer = {"error": f"{type(fault).__name__}: {fault}"}
         answer["did"] = asked["do"]
         print(f"\n{MARK}{token} {json.dumps(answer, default=str)}", flush=True)
+    if WARM is not None:
+        WARM.close()
 
 
 def _swept(code: int) -> int:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from ClusterShell.NodeSet import NodeSet
 
 from ddp_assist.probes.fleet.engine import Node
+from ddp_assist.probes.fleet.part import alike
 from ddp_assist.probes.model import Evidence, Finding, unknown
 
 CLOCK = 5.0
 """Seconds apart that confuse nobody's reading of the logs."""
 # Different on purpose: each node's own address, device or rank.
 OWN = ("NCCL_HOSTID", "NCCL_TOPO_FILE", "TORCHELASTIC_", "MASTER_")
+WORDINGS = 8
+
+LIMITS = (
+    ("limits", "nofile", "the limit of open files"),
+    ("limits", "memlock", "the limit of locked memory"),
+    ("shm", "size", "the size of /dev/shm"),
+)
 
 
 def folded(names: Iterable[str]) -> str:
@@ -40,6 +49,10 @@ def compare(nodes: Sequence[Node]) -> Iterator[Finding]:
     if len(seen) < 2:
         return
     yield from _versions(seen)
+    gpus = {name: _gpu(a) for name, a in seen.items()}
+    if any(gpus.values()):
+        yield from _differ("gpus-differ", "what NVML sees", gpus)
+    yield from _limits(seen)
     yield from _environment(seen)
     yield from _roles(seen)
     yield from _names(seen)
@@ -79,6 +92,13 @@ def _versions(seen: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _differ("machine-differs", "the architecture", machines)
 
 
+def _limits(seen: Mapping[str, Any]) -> Iterator[Finding]:
+    """Limits and shared memory that hold on some nodes only explain why only some ranks fail."""
+    for probe, key, what in LIMITS:
+        values = {name: _fact(answer, probe, key) for name, answer in seen.items()}
+        yield from _differ("limits-differ", what, values)
+
+
 def _environment(seen: Mapping[str, Any]) -> Iterator[Finding]:
     names = sorted({key for a in seen.values() for key in a["env"] if not key.startswith(OWN)})
     for variable in names:
@@ -88,40 +108,88 @@ def _environment(seen: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _differ(outcome, variable, values, variable=variable)
 
 
+def own_plan(name: str, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a node was told of its part; a live launcher says more than a text."""
+    here = {address for link in answer["links"] for address in link["addresses"]}
+    mine = [
+        plan
+        for plan in answer["plans"]
+        if plan["host"] is None or plan["host"] in here
+        or alike(plan["host"], name, answer.get("host", name))
+    ]  # fmt: skip
+    told = [plan for plan in mine if plan["nnodes"]]
+    return told[-1] if told else None
+
+
 def _roles(seen: Mapping[str, Any]) -> Iterator[Finding]:
-    """What each node was told about its part of the job; a plan for another host is not its."""
-    plans: dict[str, Mapping[str, Any]] = {}
-    for name, answer in seen.items():
-        mine = [p for p in answer["plans"] if p["nnodes"] and p["host"] in (None, name)]
-        if mine:
-            plans[name] = mine[-1]  # a live launcher says more than a text
+    """What each node was told about its part of the job."""
+    found = {name: own_plan(name, answer) for name, answer in seen.items()}
+    plans = {name: plan for name, plan in found.items() if plan is not None}
     if len(plans) < 2:
         return
+    ranks_told = any(plan.get("ranks") for plan in plans.values())
+    what = "WORLD_SIZE" if ranks_told else "the number of nodes told"
     sizes = {name: str(plan["nnodes"][1]) for name, plan in plans.items()}
-    yield from _differ("nnodes-disagree", "the number of nodes told", sizes)
+    yield from _differ("nnodes-disagree", what, sizes)
     ids = {name: str(plan["rdzv_id"] or "") for name, plan in plans.items()}
     if any(plan["backend"] for plan in plans.values()):
         yield from _differ("rdzv-id-differs", "the rendezvous id", ids)
-    ends = {name: str(plan["endpoint"]) for name, plan in plans.items()}
-    yield from _differ("endpoint-differs", "the rendezvous endpoint", ends)
+    yield from _meeting_place(seen, plans)
     if any(plan["backend"] in ("c10d", "etcd", "etcd-v2") for plan in plans.values()):
         return  # there the node rank is only a wish
     ranks: dict[int, list[str]] = {}
     for name, plan in plans.items():
         if plan["rank_of_another"]:
             return
-        ranks.setdefault(plan["node_rank"] or 0, []).append(name)
+        if plan["node_rank"] is not None or not ranks_told:
+            ranks.setdefault(plan["node_rank"] or 0, []).append(name)
+    word = "RANK" if ranks_told else "node rank"
     for rank, names in sorted(ranks.items()):
         if len(names) > 1:
             data = {"node_rank": rank, "nodes": names, "free": _free(ranks, len(plans))}
-            sentence = f"node rank {rank} was given to {folded(names)}"
+            sentence = f"{word} {rank} was given to {folded(names)}"
             yield Finding("fleet", "node-rank-duplicated", sentence, data)
     most = max(plan["nnodes"][1] for plan in plans.values())
     for rank, names in sorted(ranks.items()):
         if not 0 <= rank < most:
-            sentence = f"{folded(names)} has node rank {rank}, but there are {most} nodes"
+            sentence = f"{folded(names)} has {word} {rank}, but there are {most} of them"
             data = {"node_rank": rank, "nnodes": most, "nodes": names}
             yield Finding("fleet", "node-rank-out-of-range", sentence, data)
+
+
+def _meeting_place(
+    seen: Mapping[str, Any], plans: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """One host under several names is one place; two hosts, or two ports, are not."""
+    owners = {
+        address: name
+        for name, answer in seen.items()
+        for link in answer["links"]
+        for address in link["addresses"]
+    }
+    called: dict[str, str] = {}
+    for name, answer in seen.items():
+        for word in (name, answer.get("host", name)):
+            for spelling in (word, word.partition(".")[0]):
+                called.setdefault(spelling, name)
+    hosts, ports = {}, {}
+    for name, plan in plans.items():
+        host, _, port = str(plan["endpoint"]).rpartition(":")
+        if not host:
+            continue
+        known = seen[name]["names"].get(host, ())
+        owned = [owners[a] for a in (host, *known) if a in owners]
+        is_address = host.replace(".", "").isdigit()
+        short = called.get(host) or (None if is_address else called.get(host.partition(".")[0]))
+        told = [short] if short else []
+        hosts[name] = next(iter((*owned, *told, host)))
+        ports[name] = port
+        if told and known and not owned and name != told[0]:
+            sentence = f"{name} takes {host} for {' '.join(known)}, which no node has"
+            data = {"node": name, "host": host, "addresses": list(known)}
+            yield Finding("fleet", "master-elsewhere", sentence, data)
+    yield from _differ("master-differs", "the host of the rendezvous", hosts)
+    yield from _differ("port-differs", "the port of the rendezvous", ports)
 
 
 def _free(ranks: Mapping[int, Sequence[str]], count: int) -> list[int]:
@@ -148,39 +216,63 @@ def _mtu(seen: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def merged(nodes: Sequence[Node]) -> Iterator[Finding]:
-    """The probes' own findings: the same answer of several nodes is one finding."""
-    known: dict[tuple[str, str, str], tuple[Mapping[str, Any], list[str]]] = {}
+    """The probes' own findings: the same answer of several nodes is one finding.
+
+    Of one kind of answer a few wordings are kept; so many nodes may each name their own address."""
+    known: dict[tuple[str, str], dict[str, tuple[Mapping[str, Any], list[str]]]] = {}
     for node in nodes:
         for raw in node.answers.get("look", {}).get("findings", ()):
-            key = raw["probe"], raw["outcome"], raw["sentence"]
-            known.setdefault(key, (raw, []))[1].append(node.name)
-    for (probe, outcome, sentence), (raw, names) in known.items():
-        lines = tuple(
-            Evidence(e["source"], tuple(e["lines"]), tuple(e["see"]), e["when"])
-            for e in raw["evidence"]
-        )
-        data = {**raw["data"], "nodes": names, "node": names[0]}
-        yield Finding(
-            probe, outcome, f"{folded(names)}: {sentence}", data, lines, raw["seconds"]
-        )
+            if _is_its_own_name(node, raw):
+                continue
+            said = known.setdefault((raw["probe"], raw["outcome"]), {})
+            key = raw["sentence"] if len(said) < WORDINGS or raw["sentence"] in said else ""
+            said.setdefault(key, (raw, []))[1].append(node.name)
+    for (probe, outcome), wordings in known.items():
+        for key, (raw, names) in wordings.items():
+            lines = tuple(
+                Evidence(e["source"], tuple(e["lines"]), tuple(e["see"]), e["when"])
+                for e in raw["evidence"]
+            )
+            data = {**raw["data"], "nodes": names, "node": names[0]}
+            sentence = f"{folded(names)}: {raw['sentence']}" + ("" if key else ", or the like")
+            yield Finding(probe, outcome, sentence, data, lines, raw["seconds"])
+
+
+def _is_its_own_name(node: Node, raw: Mapping[str, Any]) -> bool:
+    """That the master's name is loopback on the master itself is a matter of its own name."""
+    loopback = (raw["probe"], raw["outcome"]) == ("name", "loopback-for-several-hosts")
+    own = node.answers["look"].get("host", node.name)
+    return loopback and alike(str(raw["data"].get("host")), node.name, own)
 
 
 def kinds(nodes: Sequence[Node]) -> dict[str, str]:
-    """The group of each node: those that answered alike carry one letter, the rarest A."""
-    alike = {
-        node.name: repr(
-            sorted(
-                (f["probe"], f["outcome"])
-                for f in node.answers["look"].get("findings", ())
-                if f["outcome"] != "unknown"
-            )
-        )
-        + repr([_fact(node.answers["look"], "torch", k) for k in ("version", "nccl_version")])
-        for node in nodes
-        if "findings" in node.answers.get("look", {})
-    }
+    """The group of each node: those where the same is wrong carry one letter, the rarest A."""
+    bad = wrong()
+    alike_: dict[str, str] = {}
+    for node in nodes:
+        look = node.answers.get("look", {})
+        if "findings" in look:
+            found = {f"{f['probe']}.{f['outcome']}" for f in look["findings"]}
+            facts = [_fact(look, "torch", key) for key in ("version", "nccl_version")]
+            alike_[node.name] = repr((sorted(found & bad), facts, _gpu(look)))
     return {
         name: chr(ord("A") + place) if place < 26 else f"Z{place}"
-        for place, (_, names) in enumerate(groups(alike))
+        for place, (_, names) in enumerate(groups(alike_))
         for name in names
     }
+
+
+@cache
+def wrong() -> frozenset[str]:
+    """The answers that may lead to a cause."""
+    from ddp_assist.probes.catalogue import probes
+
+    return frozenset(
+        f"{p.id}.{name}" for p in probes() for name, weight in p.outcomes.items() if weight == "bad"
+    )
+
+
+def _gpu(look: Mapping[str, Any]) -> str:
+    """How many GPUs of which kind under which driver, as far as NVML told."""
+    fine = [f for f in look["findings"] if (f["probe"], f["outcome"]) == ("gpu", "fine")]
+    return "; ".join(f["sentence"] for f in fine)

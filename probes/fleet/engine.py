@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
+import resource
 import secrets
 import shlex
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 from ClusterShell.Event import EventHandler
@@ -17,49 +20,23 @@ from ClusterShell.Worker.Exec import ExecWorker
 from ClusterShell.Worker.Ssh import WorkerSsh
 
 from ddp_assist.probes.fleet.parcel import MARK, boot, parcel
+from ddp_assist.probes.fleet.reasons import SENTENCES, reason
 from ddp_assist.probes.text import clean
 
 CONNECT = 5
 START = 15.0
-"""Seconds from the connection's begin to our program's first word."""
+"""Seconds from the begin of a node's connection to our program's first word."""
 EACH = 0.3
-"""Seconds more for each node: so many ssh clients take their time on a small host."""
+"""Seconds more for each node, to a limit: so many ssh clients take their time on a small host."""
+MANY = 64
+"""Log-ins at once; the next begins when one is through."""
 MOST_SAID = 40
-
-# What OpenSSH, shells and Python say, the first that fits; all of ssh's own end with code 255.
-REASONS = (
-    ("host-key-changed", r"REMOTE HOST IDENTIFICATION HAS CHANGED"),
-    ("host-key-unknown", r"Host key verification failed|No \S+ host key is known"),
-    ("name-unknown", r"Could not resolve hostname"),
-    ("banner-timeout", r"timed out during banner exchange|Connection to \S+ port \d+ timed out"),
-    ("timed-out", r"Connection timed out|Operation timed out"),
-    ("refused", r"Connection refused"),
-    ("no-route", r"No route to host|Network is unreachable"),
-    ("password-wanted", r"Permission denied \(|Too many authentication failures"),
-    ("closed", r"Connection closed by|kex_exchange_identification|Connection reset by"),
-    ("python-too-old", r"python-too-old|SyntaxError"),
-    ("no-python", r"python\S*: (?:command )?not found|No such file or directory: \S*python"
-     r"|python\S*: No such file|Command .python\S*. not found|Unknown command:? \S*python"),
-    ("no-room", r"No usable temporary directory|Read-only file system|No space left on device"),
-    ("no-slurm-step", r"srun: error"),
-)  # fmt: skip
-SENTENCES = {
-    "host-key-changed": "ssh refuses it, because its host key has changed: ssh-keygen -R {node}",
-    "host-key-unknown": "ssh does not know its host key: log in once by hand",
-    "name-unknown": "its name does not resolve here",
-    "banner-timeout": "it takes the connection, but its ssh server says nothing",
-    "timed-out": "ssh gets no answer: a firewall, or the host is down",
-    "refused": "ssh is refused: no ssh server runs there",
-    "no-route": "there is no route to it",
-    "password-wanted": "ssh wants a password or another key: set up a key or an agent",
-    "closed": "it closed the ssh connection at once",
-    "python-too-old": "its Python is older than 3.10: name another one with --python",
-    "no-python": "there is no Python by that name: name one with --python",
-    "no-room": "its temporary folder can't be written to",
-    "no-slurm-step": "Slurm started no step there",
-    "hangs": "the log-in worked, but nothing was said in time: does its shell start-up hang?",
-    "died": "the connection ended in the middle",
-}
+SSH = (
+    "-oBatchMode=yes -oServerAliveInterval=5 -oForwardX11=no -oClearAllForwardings=yes"
+    " -oRemoteCommand=none -T"
+)
+SRUN = ("srun", "--overlap", "--mem=0", "-N1", "-n1", "-Q")
+Told = Callable[["Node", str], None]
 
 
 @dataclass(slots=True)
@@ -79,102 +56,174 @@ class Node:
 
 
 class Fleet(EventHandler):  # type: ignore[misc]
-    """Rounds of one question each: `ask` puts it to nodes, the next round begins when all said."""
+    """All nodes at once: `ask` puts a question to some of them and returns when each has answered,
+    fallen silent, or run out of time. ClusterShell's loop works in a thread of its own, in which
+    `told` is called as each answer comes."""
 
-    def __init__(self, names: Sequence[str], python: str = "python3", slurm: bool = False) -> None:
+    def __init__(
+        self, names: Sequence[str], pythons: Sequence[str] = (), slurm: str | None = None,
+        told: Told | None = None,
+    ) -> None:  # fmt: skip
+        """`slurm` is a job's number, empty for the allocation that we are in; None is ssh."""
         self.nodes = {name: Node(name) for name in names}
-        self.python, self.slurm = python, slurm
-        self.token = secrets.token_hex(8)
-        self.task = task_self()
+        self.command = boot(pythons, token := secrets.token_hex(8))
+        self.mark = f"{MARK}{token} ".encode()
+        self.slurm = slurm
+        self.told = told
         self.workers: dict[str, Any] = {}
         self.noise: dict[str, list[str]] = {name: [] for name in names}
-        self.pending: set[str] = set()
         self.asked = "hello"
-        self.next: Callable[[], None] = self.end
-        self.timer: Any = None
+        self.pending = set(names)
+        self.waiting = deque(names)
+        self.begun: dict[str, float] = {}
+        self.changed = threading.Condition()
+        self.cancel = threading.Event()
+        self.thread = threading.Thread(target=self._loop, name="fleet", daemon=True)
+        self.ready = threading.Event()
+        self.over = False
 
-    def run(self, then: Callable[[], None]) -> None:
-        """Connects to all, calls `then` when each has said hello or failed; returns at the end."""
-        self.task.set_info("fanout", max(64, len(self.nodes)))
-        self.task.set_info("connect_timeout", CONNECT)
-        self.task.set_info("ssh_options", "-oBatchMode=yes -oServerAliveInterval=5 -T")
-        self.pending, self.next = set(self.nodes), then
-        self._until(START + EACH * len(self.nodes))
-        command = boot(self.python, self.token)
-        for name in self.nodes:
-            if self.slurm:
-                step = ["srun", "--overlap", "-N1", "-n1", "-w", name, "-Q", "sh", "-c", command]
-                worker: Any = ExecWorker(
-                    name, handler=self, timeout=None, stderr=True,
-                    command=" ".join(map(shlex.quote, step)),
-                )  # fmt: skip
-            else:
-                worker = WorkerSsh(name, handler=self, timeout=None, command=command, stderr=True)
-            self.workers[name] = worker
-            self.task.schedule(worker)
-            worker.write(parcel())
-        try:
-            self.task.run()
-        finally:
-            self.task.abort()
+    def __enter__(self) -> Fleet:
+        """Connects to all; returns when each has said hello or failed."""
+        _room_for(len(self.nodes))
+        self.thread.start()
+        self.ready.wait()
+        self._post(self._begin_some)
+        self._wait(lambda name: self.begun.get(name, time.monotonic()) + START + self.slack)
+        return self
 
-    def ask(
-        self, question: str, seconds: float, then: Callable[[], None],
-        each: Mapping[str, Mapping[str, Any]],
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        """The next round: `each` says what is asked of which node."""
-        self.asked, self.next = question, then
-        chosen = {name for name in each if self.nodes[name].alive}
-        self.pending = set(chosen)
-        self._until(seconds + EACH * len(self.nodes))
-        for name in chosen:
-            line = json.dumps({"do": question, **each[name]})
-            self.workers[name].write(line.encode() + b"\n")
-        self._over()
-
-    def end(self) -> None:
         """Lets go of every lifeline; the agents leave by themselves."""
-        self._until(5.0 + EACH * len(self.nodes))
-        self.asked, self.next = "end", self.task.abort
-        self.pending = {name for name, node in self.nodes.items() if node.alive}
-        for name in self.pending:
-            self.workers[name].set_write_eof()
-        if not self.pending:
-            self.task.abort()
+        self.asked, self.pending = "end", set(self.alive())
+        self._post(lambda: [self.workers[name].set_write_eof() for name in self.alive()])
+        end = time.monotonic() + 5.0 + self.slack
+        self._wait(lambda name: end)
+        self._post(self.task.abort)
+        self.thread.join(2.0)
+
+    @property
+    def slack(self) -> float:
+        return EACH * min(len(self.nodes), 4 * MANY)
+
+    def ask(self, question: str, seconds: float, each: Mapping[str, Mapping[str, Any]]) -> None:
+        """`each` says what is asked of which node; the answers lie in the nodes then."""
+        lines = {
+            name: json.dumps({"do": question, **each[name]}).encode() + b"\n"
+            for name in each
+            if self.nodes[name].alive
+        }
+        with self.changed:
+            self.asked, self.pending = question, set(lines)
+            for name in lines:
+                self.nodes[name].answers.pop(question, None)
+        self._post(lambda: [self.workers[n].write(lines[n]) for n in lines if self._is_on(n)])
+        end = time.monotonic() + seconds + self.slack
+        self._wait(lambda name: end)
 
     def alive(self) -> list[str]:
         return [name for name, node in self.nodes.items() if node.alive]
 
-    def _until(self, seconds: float) -> None:
-        if self.timer is not None:
-            self.timer.invalidate()
-        self.timer = self.task.timer(seconds, handler=self, autoclose=True)
+    def stop(self) -> None:
+        """From any thread: whoever waits for answers goes on without them."""
+        self.cancel.set()
+        with self.changed:
+            self.changed.notify_all()
 
-    def _over(self) -> None:
-        if not self.pending:
-            self.next()
+    def _is_on(self, name: str) -> bool:
+        return self.nodes[name].alive
 
-    def ev_timer(self, timer: Any) -> None:
-        """Who has not answered by now is left behind; the others go on."""
-        late, self.pending = self.pending, set()
-        for name in late:
+    def _wait(self, deadline: Callable[[str], float]) -> None:
+        """Until nobody is waited for. Who is late is left behind; the others go on."""
+        while True:
+            with self.changed:
+                now = time.monotonic()
+                stop = self.over or (self.cancel.is_set() and self.asked != "end")
+                late = {n for n in self.pending if stop or deadline(n) <= now}
+                self.pending -= late
+                if not self.pending and not late:
+                    return
+                if not late:
+                    ends = min(map(deadline, self.pending))
+                    self.changed.wait(min(1.0, max(0.01, ends - now)))
+                    continue
+            self._late(late)
+
+    def _late(self, names: Iterable[str]) -> None:
+        for name in names:
             node = self.nodes[name]
             if self.asked == "hello":
-                self._lose(node, "hangs")
+                said = "\n".join(self.noise[name])
+                self._lose(node, reason("asked", said) if self.slurm is not None else "hangs")
+                self._post(lambda name=name: self._abort(name))  # type: ignore[misc]
             elif self.asked != "end":
-                node.answers.setdefault(self.asked, {"error": "it did not answer in time"})
-        self.next()
+                why = "it was stopped" if self.cancel.is_set() else "it did not answer in time"
+                node.answers.setdefault(self.asked, {"error": why})
+
+    def _abort(self, name: str) -> None:
+        if name in self.workers:
+            self.workers[name].abort()
+        self._begin_some()
 
     def _lose(self, node: Node, state: str) -> None:
         node.state = state
         node.why = SENTENCES[state].format(node=node.name)
-        self.workers[node.name].abort()
+        if self.told:
+            self.told(node, "lost")
+
+    # What follows runs in the thread of ClusterShell's loop.
+
+    def _loop(self) -> None:
+        self.task = task_self()
+        try:
+            self.task.set_info("fanout", len(self.nodes) + 1)
+            self.task.set_info("connect_timeout", CONNECT)
+            self.task.set_info("ssh_options", SSH)
+            self.port = self.task.port(handler=self)
+            self.ready.set()
+            self.task.run()
+        finally:
+            self.ready.set()
+            with self.changed:
+                self.over = True
+                self.changed.notify_all()
+            self.task.abort(kill=True)
+
+    def _post(self, do: Callable[[], object]) -> None:
+        if not self.over:
+            self.port.msg_send(do)
+
+    def ev_msg(self, port: Any, msg: Callable[[], object]) -> None:
+        msg()
+
+    def _begin_some(self) -> None:
+        while self.waiting and self._log_ins() < MANY and not self.cancel.is_set():
+            self._begin(self.waiting.popleft())
+
+    def _log_ins(self) -> int:
+        return sum(1 for name in self.begun if self.nodes[name].state == "asked")
+
+    def _begin(self, name: str) -> None:
+        if self.slurm is None:
+            worker: Any = WorkerSsh(
+                name, handler=self, timeout=None, command=self.command, stderr=True
+            )
+        else:
+            job = [f"--jobid={self.slurm}"] if self.slurm else []
+            step = [*SRUN, *job, "-w", name, "sh", "-c", self.command]
+            worker = ExecWorker(
+                name, handler=self, timeout=None, stderr=True, command=shlex.join(step)
+            )
+        self.begun[name] = time.monotonic()
+        self.workers[name] = worker
+        self.task.schedule(worker)
+        worker.write(parcel())
 
     def ev_read(self, worker: Any, node: str, sname: str, msg: bytes) -> None:
-        mark = f"{MARK}{self.token} ".encode()
-        if sname == "stdout" and msg.startswith(mark):
+        if sname == "stdout" and msg.startswith(self.mark):
             try:
-                answer = json.loads(msg[len(mark) :])
+                answer = json.loads(msg[len(self.mark) :])
             except (ValueError, RecursionError):
                 return
             if isinstance(answer, dict):
@@ -184,26 +233,34 @@ class Fleet(EventHandler):  # type: ignore[misc]
 
     def _hear(self, node: Node, answer: dict[str, Any]) -> None:
         said = str(answer.get("did"))
-        node.answers[said] = answer
-        if said == "hello":
+        if said == "hello" and node.state == "asked":
             node.state = "ok"
             node.offset = float(answer.get("time", 0.0)) - time.time()
-        if said == self.asked and node.name in self.pending:
-            self.pending.discard(node.name)
-            self._over()
+            self._begin_some()
+        node.answers[said] = answer
+        if self.told:
+            self.told(node, said)
+        self._done_with(node.name, said)
 
     def ev_hup(self, worker: Any, node: str, rc: int) -> None:
         known = self.nodes[node]
         if self.asked != "end" and known.state in ("asked", "ok"):
-            known.state = reason(known.state, "\n".join(self.noise[node]))
-            known.why = SENTENCES[known.state].format(node=node)
-        if node in self.pending:
-            self.pending.discard(node)
-            self._over()
+            self._lose(known, reason(known.state, "\n".join(self.noise[node])))
+        self._done_with(node, self.asked)
+        self._begin_some()
+
+    def _done_with(self, name: str, said: str) -> None:
+        with self.changed:
+            if said == self.asked:
+                self.pending.discard(name)
+                if not self.pending:
+                    self.changed.notify_all()
 
 
-def reason(state: str, said: str) -> str:
-    """Which way a connection failed, by what was said."""
-    if state == "ok":
-        return "died"
-    return next((name for name, pattern in REASONS if re.search(pattern, said)), "died")
+def _room_for(count: int) -> None:
+    """Three files a connection: the soft limit is raised as far as that needs and we may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * count + 256
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -1,52 +1,252 @@
-"""The conversation with all nodes: look, listen, connect, try; one connection each throughout."""
+"""The conversation with all nodes: look, reach for each other, meet; one connection each."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
+from ddp_assist.probes.fleet import halves
 from ddp_assist.probes.fleet.compare import compare, folded, kinds, merged
 from ddp_assist.probes.fleet.engine import Fleet, Node
-from ddp_assist.probes.fleet.links import FULL, judge, main_address, pairs
+from ddp_assist.probes.fleet.links import FULL, addresses, judge, main_address, pairs
+from ddp_assist.probes.fleet.part import alike
 from ddp_assist.probes.model import Evidence, Finding
 
 DEFAULT_PORT = 29500
 LOOK = 40.0
 LINKS = 12.0
-TRIAL = 30.0
+ALONE = 45.0
+"""For one rank of each node by itself: torch is imported then."""
+TRIAL = 12.0
+"""For ranks that meet: torch is there by then."""
+NARROW = 90.0
+Words = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where ranks are to meet, and what is set on each node for it, over what the launch says."""
+
+    address: str
+    port: int
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    launches: Mapping[str, Words] = field(default_factory=dict)
+    backend: str = "gloo"
 
 
 @dataclass(slots=True)
 class Meeting:
-    """What is asked of the nodes, and what came of it."""
+    """A context: the connections live as long. `told` hears of each answer as it comes."""
 
     names: Sequence[str]
-    launch: Sequence[str] = ()
+    launch: Words = ()
     cwd: str = "/"
-    python: str = "python3"
-    slurm: bool = False
+    pythons: Words = ()
+    """Interpreters of the training environment, where it may lie on the nodes."""
     try_it: bool = True
+    fleet: Fleet = field(kw_only=True)
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What each node is to see of the scheduler's variables."""
     ways: list[dict[str, Any]] = field(default_factory=list)
     tried: dict[str, dict[str, Any]] = field(default_factory=dict)
     able: list[str] = field(default_factory=list)
     """The nodes of a trial in the order of their ranks."""
     mains: dict[str, str] = field(default_factory=dict)
+    known: dict[str, str] = field(default_factory=dict)
+    """What some node takes a name for."""
     hub: str | None = None
-    port: int | None = DEFAULT_PORT
-    fleet: Fleet = field(init=False)
+    port: int = DEFAULT_PORT
+    culprits: halves.Culprits | None = None
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
-    def __post_init__(self) -> None:
-        self.fleet = Fleet(self.names, self.python, self.slurm)
+    def __enter__(self) -> Meeting:
+        self.fleet.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.fleet.__exit__(kind, fault, trace)
 
     @property
     def nodes(self) -> list[Node]:
         return [self.fleet.nodes[name] for name in self.names]
 
-    def hold(self) -> tuple[Finding, ...]:
-        self.fleet.run(self._look)
+    @property
+    def seen(self) -> list[str]:
+        """Nodes whose answers can be used."""
+        return [n.name for n in self.nodes if n.alive and "links" in n.answers.get("look", {})]
+
+    def look_at(self, name: str) -> Mapping[str, Any]:
+        look: Mapping[str, Any] = self.fleet.nodes[name].answers["look"]
+        return look
+
+    def hold(self) -> None:
+        """Everything that is asked of nodes before anybody thinks of a cure."""
+        self.look()
+        if len(self.seen) > 1:
+            self.find_hub()
+            self.reach()
+            if self.try_it:
+                self.meet()
+
+    def look(self) -> None:
+        self.fleet.ask("look", LOOK, {name: self._asked(name) for name in self.fleet.alive()})
+
+    def _asked(self, name: str, launch: Words | None = None) -> dict[str, Any]:
+        return {
+            "name": name,
+            "launch": list(self.launch if launch is None else launch),
+            "cwd": self.cwd,
+            "pythons": list(self.pythons),
+            "env": dict(self.env.get(name, {})),
+            "names": list(self.names[:FULL]),
+            "seconds": LOOK - 5,
+        }
+
+    def look_again(self, launches: Mapping[str, Words], port: int) -> tuple[Finding, ...]:
+        """What the nodes, their comparison and their ways say of other launches."""
+        before = {name: self.look_at(name) for name in launches}
+        self.fleet.ask("look", LOOK, {n: self._asked(n, words) for n, words in launches.items()})
+        nodes = [self.fleet.nodes[name] for name in launches]
+        mains = {n: main_address(self.fleet.nodes[n], self.known) for n in launches}
+        ways = [w for w in self.ways if w["kind"] == "data" or w["port"] == port]
+        found = (*compare(nodes), *judge(ways, mains, self.hub), *merged(nodes))
+        for name, look in before.items():
+            self.fleet.nodes[name].answers["look"] = look
+        return found
+
+    def find_hub(self) -> None:
+        """The node where the ranks are to meet, and the address at which each node is known."""
+        known = self.known
+        for look in map(self.look_at, self.seen):
+            for name, found in look["names"].items():
+                for address in found:
+                    if not address.startswith("127.") and address != "::1":
+                        known.setdefault(name, address)
+        self.mains = {n: main_address(self.fleet.nodes[n], known) for n in self.seen}
+        owners = {a: n for n in reversed(self.seen) for a in addresses(self.look_at(n))}
+        for look in map(self.look_at, self.seen):
+            for host, port in look["endpoints"]:
+                self.port = port or self.port
+                at = known.get(host, host)
+                mine = [n for n in self.seen if alike(host, n, self.look_at(n)["host"])]
+                owner = owners.get(at) or next(iter(mine), None)
+                if owner is not None:
+                    self.hub = owner
+                    return
+
+    def reach(self) -> None:
+        """Real connections between nodes, on the meeting port and on ports like gloo's."""
+        self.ways += self.connections(pairs(self.seen, self.hub or self.seen[0]), [self.port])
+
+    def connections(
+        self, between: Sequence[tuple[str, str]], ports: Sequence[int], data: int = 1
+    ) -> list[dict[str, Any]]:
+        """From the first to the second of each pair: on `ports` at the hub, on others anywhere."""
+        doors = {name for pair in between for name in pair}
+        asked = {"token": self.token, "ports": list(ports), "data": data}
+        self.fleet.ask("listen", LINKS, dict.fromkeys(doors, asked))
+        open_at = {n: self.fleet.nodes[n].answers.get("listen", {}).get("doors", []) for n in doors}
+        each: dict[str, dict[str, Any]] = {n: {"token": self.token, "doors": []} for n in doors}
+        for one, other in between:
+            each[one]["doors"] += [
+                {**door, "from": one, "to": other}
+                for door in open_at[other]
+                if not (door["kind"] == "port" and self.hub not in (None, other))
+            ]
+        self.fleet.ask("connect", LINKS, {n: asked for n, asked in each.items() if asked["doors"]})
+        return [
+            way
+            for name in doors
+            for way in self.fleet.nodes[name].answers.get("connect", {}).get("ways", [])
+        ]
+
+    @property
+    def with_torch(self) -> list[str]:
+        """Nodes that can take part in a trial, the hub first."""
+        able = [n for n in self.seen if has_torch(self.fleet.nodes[n]) and self.mains.get(n)]
+        return sorted(able, key=lambda name: name != self.hub) if len(able) <= FULL else []
+
+    def place(self, hub: str) -> Place:
+        """Where the launch would have them meet; its port only where nobody holds it."""
+        held = [w for w in self.ways if w["to"] == hub and w["kind"] == "port" and w["taken"]]
+        port = self.port if self.hub == hub and not held else 20000 + secrets.randbelow(9000)
+        return Place(self.mains[hub], port)
+
+    def meet(self) -> None:
+        """Ranks of all nodes at once; where that fails, halves and pairs until one is named."""
+        self.able = self.with_torch
+        if len(self.able) < 2:
+            return
+        alone = [((name,), Place(self.mains[name], 0)) for name in self.able]
+        self.tried = {n: a for one in self.trial(alone, ALONE) for n, a in one.items()}
+        if not joined(self.tried):
+            self.culprits = halves.Culprits([n for n in self.able if not self._came(n)])
+            self.able = [name for name in self.able if self._came(name)]
+        if len(self.able) < 2:
+            return
+        place = self.place(self.able[0])
+        self.tried |= self.trial([(tuple(self.able), place)], TRIAL)[0]
+        # Where a way is shut the trial only confirms it.
+        shut = any(w["outcome"] != "reached" for w in self.ways if w["address"] == place.address)
+        if not joined(self.tried) and not shut and self.culprits is None:
+            self._narrow(place)
+        if joined(self.tried) and all(_gpus(self.fleet.nodes[n]) for n in self.able):
+            nccl = Place(place.address, place.port, place.env, place.launches, "nccl")
+            self.tried = self.trial([(tuple(self.able), nccl)], 2 * TRIAL)[0]
+            if not joined(self.tried):
+                self._narrow(nccl)
+
+    def _came(self, name: str) -> bool:
+        return self.tried.get(name, {}).get("outcome") == "joined"
+
+    def trial(
+        self, groups: Sequence[tuple[halves.Group, Place]], seconds: float
+    ) -> list[dict[str, dict[str, Any]]]:
+        """Groups that share no node, each with a rendezvous of its own at its first node."""
+        each: dict[str, dict[str, Any]] = {}
+        for names, place in groups:
+            spec = {
+                "backend": place.backend,
+                "nproc": len(names),
+                "addr": place.address,
+                "port": place.port,
+                "key": secrets.token_hex(16),
+                "deadline": seconds,
+            }
+            for rank, name in enumerate(names):
+                env = {**place.env.get(name, {})}
+                each[name] = {
+                    **self._asked(name, place.launches.get(name)),
+                    "spec": {**spec, "ranks": [rank], "env": env},
+                }
+        self.fleet.ask("trial", seconds + 5, each)
+        return [
+            {n: self.fleet.nodes[n].answers.get("trial", {"error": "it ended"}) for n in names}
+            for names, _ in groups
+        ]
+
+    def _narrow(self, place: Place) -> None:
+        end = time.monotonic() + NARROW
+
+        def tries(groups: Sequence[halves.Group]) -> list[bool]:
+            if time.monotonic() > end or self.fleet.cancel.is_set():
+                raise halves.OutOfTime
+            at = [
+                (g, Place(self.mains[g[0]], place.port, place.env, place.launches, place.backend))
+                for g in groups
+            ]
+            return [joined(answers) for answers in self.trial(at, TRIAL)]
+
+        self.culprits = halves.find(tuple(self.able), tries)
+
+    def findings(self) -> tuple[Finding, ...]:
         found = [*compare(self.nodes), *judge(self.ways, self.mains, self.hub), *self._coverage()]
         found += [*self._trial_said(), *merged(self.nodes)]
         if not any(f.probe == "fleet" for f in found):
@@ -54,109 +254,40 @@ class Meeting:
             found.insert(0, Finding("fleet", "alike", sentence))
         return tuple(found)
 
-    def _look(self) -> None:
-        asked = {
-            "launch": list(self.launch),
-            "cwd": self.cwd,
-            "python": "" if self.python == "python3" else self.python,
-            "names": list(self.names),
-            "seconds": LOOK - 5,
-        }
-        self.fleet.ask("look", LOOK, self._listen, dict.fromkeys(self.fleet.alive(), asked))
-
-    def _seen(self) -> list[str]:
-        """Nodes whose answers can be used."""
-        nodes = self.fleet.nodes
-        return [n for n in self.fleet.alive() if "links" in nodes[n].answers.get("look", {})]
-
-    def _listen(self) -> None:
-        seen = self._seen()
-        if len(seen) < 2:
-            self.fleet.end()
-            return
-        self._find_hub(seen)
-        asked = {"token": self.token, "port": self.port}
-        self.fleet.ask("listen", LINKS, self._connect, dict.fromkeys(seen, asked))
-
-    def _find_hub(self, seen: Sequence[str]) -> None:
-        """The node where the ranks are to meet, and the address at which each node is known."""
-        looks = {name: self.fleet.nodes[name].answers["look"] for name in seen}
-        known: dict[str, str] = {}
-        for look in looks.values():
-            for name, addresses in look["names"].items():
-                for address in addresses:
-                    if not address.startswith("127.") and address != "::1":
-                        known.setdefault(name, address)
-        self.mains = {name: main_address(self.fleet.nodes[name], known) for name in seen}
-        for look in looks.values():
-            for host, port in look["endpoints"]:
-                at = known.get(host, host)
-                owner = [n for n in seen if host == n or at in _addresses(looks[n])]
-                if owner:
-                    self.hub, self.port = owner[0], port or DEFAULT_PORT
-                    return
-
-    def _connect(self) -> None:
-        doors = {
-            name: self.fleet.nodes[name].answers.get("listen", {}).get("doors", [])
-            for name in self._seen()
-        }
-        each: dict[str, dict[str, Any]] = {
-            name: {"token": self.token, "doors": []} for name in doors
-        }
-        for one, other in pairs(list(doors), self.hub or next(iter(doors))):
-            each[one]["doors"] += [
-                {**door, "from": one, "to": other}
-                for door in doors[other]
-                if not (door["kind"] == "port" and self.hub not in (None, other))
-            ]
-        self.fleet.ask("connect", LINKS, self._try, each)
-
-    def _try(self) -> None:
-        for name in self._seen():
-            self.ways += self.fleet.nodes[name].answers.get("connect", {}).get("ways", [])
-        seen = self._seen()
-        able = [n for n in seen if _has_torch(self.fleet.nodes[n])]
-        if not self.try_it or len(able) < 2 or len(able) > FULL:
-            self.fleet.end()
-            return
-        hub = self.hub if self.hub in able else able[0]
-        able.sort(key=lambda name: name != hub)
-        spec = {
-            "nproc": len(able),
-            "addr": self.mains[hub],
-            "port": 20000 + secrets.randbelow(9000),
-            "key": secrets.token_hex(16),
-            # Where a way is shut the trial only confirms it.
-            "deadline": 10.0 if any(w["outcome"] != "reached" for w in self.ways) else TRIAL - 5,
-        }
-        self.able = able
-        each = {name: {"spec": {**spec, "ranks": [rank]}} for rank, name in enumerate(able)}
-        self.fleet.ask("trial", TRIAL, self._done, each)
-
-    def _done(self) -> None:
-        for name in self.able:
-            answer = self.fleet.nodes[name].answers.get("trial")
-            self.tried[name] = answer or {"error": "the connection ended"}
-        self.fleet.end()
-
     def _trial_said(self) -> Iterator[Finding]:
         if not self.tried:
             return
         failed = {n: a for n, a in self.tried.items() if a.get("outcome") != "joined"}
-        data = {"nodes": list(self.tried), "failed": list(failed)}
+        backend = next((a["backend"] for a in self.tried.values() if "backend" in a), "gloo")
+        data = {"nodes": list(self.tried), "failed": list(failed), "backend": backend}
         if not failed:
-            sentence = f"gloo ranks on {folded(self.tried)} met and reduced"
+            sentence = f"{backend} ranks on {folded(self.tried)} met and reduced"
             yield Finding("fleet", "trial-joined", sentence, data)
             return
         lines = [f"{n}: {a.get('sentence') or a.get('error')}" for n, a in failed.items()]
         absent = {n for a in failed.values() for n in _missing(a, list(self.tried))}
         who = f" (missing: {folded(absent)})" if 0 < len(absent) < len(self.tried) else ""
-        sentence = f"gloo ranks did not meet{who}: {lines[0]}"
+        sentence = f"{backend} ranks did not meet{who}: {lines[0]}"
         yield Finding("fleet", "trial-failed", sentence, data, (Evidence("a trial", tuple(lines)),))
+        if self.culprits is not None:
+            yield from self._named(self.culprits)
+
+    def _named(self, culprits: halves.Culprits) -> Iterator[Finding]:
+        evidence = (Evidence("trials of halves and pairs", tuple(culprits.lines[:40])),)
+        for name in culprits.nodes:
+            rest = f"; {folded(culprits.without)} meet without it" if culprits.without else ""
+            said = self.tried.get(name, {}).get("sentence") or ""
+            sentence = f"{name} is the one that can't meet the others{rest}: {said}".rstrip(": ")
+            yield Finding("fleet", "culprit-node", sentence, {"node": name}, evidence)
+        for one, other in culprits.links:
+            sentence = f"{one} and {other} do not meet each other"
+            if len(self.able) > 2:
+                sentence += ", though each of them meets others"
+            data = {"from": one, "to": other}
+            yield Finding("fleet", "culprit-link", sentence, data, evidence)
 
     def _coverage(self) -> Iterator[Finding]:
-        seen = len(self._seen())
+        seen = len(self.seen)
         if seen > FULL:
             tried = len({(w["from"], w["to"]) for w in self.ways})
             sentence = f"{tried} of {seen * (seen - 1)} pairs were tried: hub, ring and random ones"
@@ -174,18 +305,26 @@ class Meeting:
         return [{key: way[key] for key in keys} for way in self.ways]
 
 
-def _missing(answer: dict[str, Any], names: Sequence[str]) -> list[str]:
+def joined(answers: Mapping[str, Mapping[str, Any]]) -> bool:
+    return bool(answers) and all(a.get("outcome") == "joined" for a in answers.values())
+
+
+def _missing(answer: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """The nodes of the ranks that one node's trial did not see come."""
     ranks = answer.get("missing") or ()
     return [names[rank] for rank in ranks if isinstance(rank, int) and 0 <= rank < len(names)]
 
 
-def _addresses(look: Any) -> set[str]:
-    return {address for link in look["links"] for address in link["addresses"]}
-
-
-def _has_torch(node: Node) -> bool:
+def has_torch(node: Node) -> bool:
     return any(
         f["probe"] == "torch" and f["data"].get("version")
         for f in node.answers["look"]["findings"]
     )
+
+
+def _gpus(node: Node) -> int:
+    """GPUs that NVML has seen well, with a torch that has NCCL."""
+    found = node.answers["look"]["findings"]
+    nccl = any(f["probe"] == "torch" and f["data"].get("nccl_version") for f in found)
+    counts = [f["data"].get("count") or 0 for f in found if f["probe"] == "gpu"]
+    return max(counts, default=0) if nccl else 0

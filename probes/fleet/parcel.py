@@ -2,44 +2,86 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import marshal
+import re
 import zipfile
+from collections.abc import Sequence
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from ddp_assist import probes
 
 PROBES = Path(probes.__file__).parent
 AGENT = "ddp_assist.probes.fleet.agent"
+FOLDER = "ddp-assist-node-"
 MARK = "@ddp-assist:"
-
-
-def boot(python: str, token: str) -> str:
-    """The command that a node's shell is given: one word in double quotes for sh, csh and fish."""
-    lines = ";".join(
-        (
-            "import sys",
-            "sys.version_info>=(3,10) or sys.exit('python-too-old '+sys.version[:4])",
-            "import atexit,io,runpy,shutil,tempfile,zipfile",
-            "d=tempfile.mkdtemp(prefix='ddp-assist-node-')",
-            "atexit.register(shutil.rmtree,d,True)",
-            "b=sys.stdin.buffer",
-            "zipfile.ZipFile(io.BytesIO(b.read(int(b.readline())))).extractall(d)",
-            "sys.path.insert(0,d)",
-            f"runpy.run_module('{AGENT}',run_name='__main__')",
-        )
+PYTHONS = (
+    "python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9",
+    "python", "/usr/bin/python3", "$HOME/miniconda3/bin/python", "$HOME/miniforge3/bin/python",
+    "$HOME/anaconda3/bin/python", "/opt/conda/bin/python",
+)  # fmt: skip
+TOO_OLD = 93
+UNCHECKED = b"\1\0\0\0"
+"""The flag in a pyc that says: take it without a look at the source."""
+# No quote of any kind: the login shell may be sh, csh or fish. Python 2 must still understand it.
+CODE = ";".join(
+    (
+        "import sys",
+        f"sys.version_info<(3,9) and sys.exit({TOO_OLD})",
+        "import atexit,io,runpy,shutil,tempfile,zipfile",
+        "d=tempfile.mkdtemp(prefix=sys.argv[2])",
+        "atexit.register(shutil.rmtree,d,True)",
+        "b=sys.stdin.buffer",
+        "zipfile.ZipFile(io.BytesIO(b.read(int(b.readline())))).extractall(d)",
+        "sys.path.insert(0,d)",
+        "runpy.run_module(sys.argv[3],run_name=sys.argv[4])",
     )
-    return f'{python} -I -c "{lines}" {token}'
+)
+
+
+def boot(pythons: Sequence[str], token: str) -> str:
+    """The command that a node's shell is given. The first Python that is there and new enough reads
+    the parcel; `pythons` come first, or alone where they are what the user named."""
+    words = " ".join(f'"{word}"' for word in pythons if re.fullmatch(r"[\w./+$-]+", word))
+    arguments = f"{token} {FOLDER} {AGENT} __main__"
+    script = (
+        f"f=no-python; for p in {words}; do"
+        ' command -v "$p" >/dev/null 2>&1 || continue;'
+        f' "$p" -I -c "{CODE}" {arguments}; r=$?;'
+        f" case $r in 2|{TOO_OLD}) f=python-too-old;; 126|127) f=no-python;; *) exit $r;; esac;"
+        " done; echo $f >&2; exit 1"
+    )
+    return f"exec sh -c '{script}'"
 
 
 @cache
 def parcel() -> bytes:
     """The package with its probes and nothing else, behind a line with its length."""
     box = io.BytesIO()
-    with zipfile.ZipFile(box, "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.writestr("ddp_assist/__init__.py", "")
+    with zipfile.ZipFile(box, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as zipped:
         for path in sorted(PROBES.rglob("*.py")):
             inside = path.relative_to(PROBES)
-            if inside.parts[0] not in ("script", "logs", "gpu", "jobs"):
-                zipped.write(path, f"ddp_assist/probes/{inside}")
+            if inside.parts[0] in ("script", "logs", "jobs"):
+                continue
+            zipped.write(path, f"ddp_assist/probes/{inside}")
+            name = ".".join(("ddp_assist.probes", *inside.with_suffix("").parts))
+            zipped.writestr(f"ddp_assist/probes/{_cached(inside)}", _compiled(name, path))
+        # What an older Python lacks is given to it before anything else is imported.
+        zipped.write(PROBES / "fleet" / "old_python.py", "ddp_assist/__init__.py")
+        spec = importlib.util.find_spec("pynvml")
+        if spec is not None and spec.origin is not None:
+            zipped.write(spec.origin, "lent/pynvml.py")
     return b"%d\n" % box.tell() + box.getvalue()
+
+
+def _cached(path: Path) -> str:
+    return importlib.util.cache_from_source(str(path))
+
+
+def _compiled(name: str, path: Path) -> bytes:
+    """For nodes with our version of Python, which need not compile then; others do."""
+    code = SourceFileLoader(name, str(path)).get_code(name)
+    return importlib.util.MAGIC_NUMBER + UNCHECKED + bytes(8) + marshal.dumps(code)

@@ -7,6 +7,7 @@ import hmac
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from ddp_assist.probes.network.links import interfaces
@@ -16,22 +17,25 @@ BLOCKS = (1, 1400, 4000, 8800, 1 << 17)
 """Asked for one after the other, so that each is a packet of its own where it fits one: where only
 small packets pass, a large one never arrives, however often it is sent again."""
 OPEN: list[socket.socket] = []
+LATE = (TimeoutError, socket.timeout)  # noqa: UP041 - two classes before Python 3.10
 
 
 def listen(asked: dict[str, Any]) -> dict[str, Any]:
-    """Listeners on each address of this node, on the meeting port and on a port of the kernel's."""
+    """Listeners on each address of this node: on the meeting ports and on one of the kernel's."""
+    close()
     token = str(asked["token"]).encode()
+    wanted = [("port", port) for port in asked["ports"]] + [("data", 0)] * asked.get("data", 1)
     found = []
     for link in interfaces():
         if not link.up or link.loopback or link.virtual:
             continue
         for address in link.usable:
-            for kind, port in (("port", asked["port"]), ("data", 0)):
-                if port is None:
-                    continue
+            for kind, port in wanted:
                 family = socket.AF_INET if address.version == 4 else socket.AF_INET6
                 door = socket.socket(family, socket.SOCK_STREAM)
                 try:
+                    if family == socket.AF_INET6:
+                        door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     door.bind((str(address), port))
                     door.listen(128)
@@ -45,6 +49,16 @@ def listen(asked: dict[str, Any]) -> dict[str, Any]:
                 number = door.getsockname()[1]
                 found.append(_door(link.name, str(address), number, kind, ""))
     return {"doors": found}
+
+
+def close() -> None:
+    """What comes next may want the ports for itself. A thread in accept() keeps a door open
+    unless it is shut down first."""
+    while OPEN:
+        door = OPEN.pop()
+        with suppress(OSError):  # nobody was waiting at it
+            door.shutdown(socket.SHUT_RDWR)
+        door.close()
 
 
 def _door(link: str, address: str, port: int, kind: str, taken: str) -> dict[str, Any]:
@@ -78,7 +92,7 @@ def _answer(guest: socket.socket, token: bytes) -> None:
 def connect(asked: dict[str, Any]) -> dict[str, Any]:
     """One connection for each door, side by side."""
     token = str(asked["token"]).encode()
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(64) as pool:
         ways = pool.map(lambda door: {**door, "outcome": reach(door, token)}, asked["doors"])
         return {"ways": list(ways)}
 
@@ -86,7 +100,7 @@ def connect(asked: dict[str, Any]) -> dict[str, Any]:
 def reach(door: dict[str, Any], token: bytes) -> str:
     try:
         way = socket.create_connection((door["address"], door["port"]), timeout=PATIENCE)
-    except TimeoutError:
+    except LATE:
         return "silent"
     except OSError as why:
         known = {
@@ -114,7 +128,7 @@ def reach(door: dict[str, Any], token: bytes) -> str:
                 if left:
                     return "reset" if got else "stranger"
                 got += size
-        except TimeoutError:
+        except LATE:
             return "large-lost" if got else "silent"
         except OSError:
             return "reset"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Union
 
 from ddp_assist.probes.launch.plan import Assignment, Span
 from ddp_assist.probes.launch.shell import ELSEWHERE, NOTHING, Traced, skip, tokens
@@ -26,7 +27,7 @@ OUTSIDE = re.compile(
 """Variables that the shell or a scheduler sets where the script runs: unset here is not empty."""
 MOST = 1024
 
-Value = Traced | tuple[Traced, ...] | None
+Value = Union[Traced, tuple[Traced, ...], None]  # noqa: UP007 - nodes may have Python 3.9
 """A string, an array, or None: set to something that can't be known."""
 
 

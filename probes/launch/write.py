@@ -52,7 +52,8 @@ def fitting(launch: Launch, span: Span, word: str) -> str:
     refuse(word)
     if SIMPLE.fullmatch(word) and " " not in word:
         return word
-    if any((t.start, t.end) == span for t in tokens(launch.text)):
+    around = [t for t in tokens(launch.text) if t.start <= span[0] and span[1] <= t.end]
+    if any((t.start, t.end) == span or not re.search(r"['\"\\`]", t.raw) for t in around):
         return shlex.quote(word)
     raise LaunchError(f"{word!r} can't be put between the quotes of this launch")
 

@@ -159,29 +159,23 @@ def _known(target: Target, address: Address, port: int, ours: bool) -> Spoken | 
 
 def _judged(spoken: Spoken, ours: bool) -> tuple[str, str]:
     reason = os.strerror(spoken.error) if spoken.error else "for no known reason"
-    match spoken.answer:
-        case "store":
-            return "store", "is answered by a torch store"
-        case "http":
-            return "other", "is answered by a web server, no torch store"
-        case "other":
-            return "other", "is answered, but by no torch store"
-        case "silent":
-            return "silent", "takes connections, but says nothing"
-        case "refused" if ours:
-            return "not-yet", "is on this host, and nothing listens there yet"
-        case "refused":
-            return "refused", "answers, but nothing listens on that port"
-        case "reset":
-            return "reset", "hangs up at once"
-        case "no-answer":
-            return "no-answer", f"gave no answer within {spoken.seconds:.0f} s"
-        case "unreachable":
-            return "unreachable", f"can't be reached after {spoken.seconds:.1f} s: {reason}"
-        case "no-route":
-            return "no-route", f"can't be reached, because there is no route: {reason}"
-        case _:
-            return "failed", f"can't be connected to: {reason}"
+    if spoken.answer == "refused" and ours:
+        return "not-yet", "is on this host, and nothing listens there yet"
+    # A table, and no match: a node of a fleet may have nothing newer than Python 3.9.
+    known = {
+        "store": ("store", "is answered by a torch store"),
+        "http": ("other", "is answered by a web server, no torch store"),
+        "other": ("other", "is answered, but by no torch store"),
+        "silent": ("silent", "takes connections, but says nothing"),
+        "refused": ("refused", "answers, but nothing listens on that port"),
+        "reset": ("reset", "hangs up at once"),
+        "no-answer": ("no-answer", f"gave no answer within {spoken.seconds:.0f} s"),
+        "unreachable": (
+            "unreachable", f"can't be reached after {spoken.seconds:.1f} s: {reason}"
+        ),
+        "no-route": ("no-route", f"can't be reached, because there is no route: {reason}"),
+    }  # fmt: skip
+    return known.get(spoken.answer, ("failed", f"can't be connected to: {reason}"))
 
 
 def _look_firewall(target: Target) -> Iterator[Finding]:

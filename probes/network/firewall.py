@@ -142,7 +142,7 @@ def _among(fact: Sequence[Any], right: Any) -> bool | None:
         return _among(fact, right["elem"].get("val"))
     if fact[0] == "some interface":
         return False if right == "lo" else None
-    return right in fact if isinstance(right, str | int) else None
+    return right in fact if isinstance(right, (str, int)) else None
 
 
 def _told(key: tuple[str, str, str], rule: Sequence[Mapping[str, Any]]) -> str:

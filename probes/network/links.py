@@ -8,8 +8,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Union
 
-Address = IPv4Address | IPv6Address
+Address = Union[IPv4Address, IPv6Address]  # noqa: UP007 - nodes may have Python 3.9
 
 GETLINK, GETADDR, DONE, ERROR = 18, 22, 3, 2
 UP, LOOPBACK, RUNNING = 0x1, 0x8, 0x40

@@ -1,41 +1,32 @@
-"""Faults between real hosts, on namespaces with an sshd each."""
+"""Faults between real hosts, seen by an ordinary user, on namespaces with an sshd each."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_nodes import PORT, Nodes, start  # type: ignore[import-not-found]
+from fleet_nodes import PORT, ROOT, Nodes, ours  # type: ignore[import-not-found]
 
-ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.needs("root", "namespaces", "ip", "nft", "sshd", "ssh", "nsenter")
-NAMES = ("node1", "node2", "node3")
-LAUNCH = (
-    "torchrun", "--nnodes", "3", "--node-rank", "0", "--master-addr", "node1",
-    "--master-port", str(PORT), "--nproc-per-node", "1", "train.py",
-)  # fmt: skip
+NEEDS = ("root", "namespaces", "ip", "nft", "sshd", "ssh", "nsenter", "setpriv", "gcc")
+pytestmark = pytest.mark.needs(*NEEDS)
+TORCHRUN = str(Path(sys.executable).with_name("torchrun"))
+ALL = "node[1-4]"
 
 
-@pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    at = tmp_path_factory.mktemp("fleet")
-    nodes = start(at, NAMES)
-    yield nodes
-    nodes.close()
+def launch(*more: str, port: int = PORT) -> tuple[str, ...]:
+    return (TORCHRUN, "--nnodes", "4", "--node-rank", "0", "--master-addr", "node1",
+            "--master-port", str(port), "--nproc-per-node", "1", *more, "train.py")  # fmt: skip
 
 
-def fleet(nodes: Nodes, *words: str, launch: tuple[str, ...] = LAUNCH) -> dict[str, Any]:
-    done = nodes.inside(
-        "env", f"PYTHONPATH={ROOT}/tests/typing", "PYTHONDONTWRITEBYTECODE=1",
-        sys.executable, "-m", "ddp_assist", "fleet", "--json", *words, "--", *launch,
-    )  # fmt: skip
-    assert done.returncode in (0, 1, 5), done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def look(nodes: Nodes, *words: str, launch: tuple[str, ...] = launch(), **more: Any) -> Any:
+    return nodes.fleet("-w", ALL, "--no-trial", *words, launch=launch, **more)
 
 
 def causes(result: dict[str, Any]) -> list[str]:
@@ -46,138 +37,234 @@ def outcomes(result: dict[str, Any]) -> dict[str, str]:
     return {f["outcome"]: f["sentence"] for f in result["findings"] if f["probe"] == "fleet"}
 
 
-def on_all(nodes: Nodes, *words: str) -> dict[str, Any]:
-    return fleet(nodes, "-w", "node[1-3]", "--no-trial", *words)
+def of(result: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    probe, _, outcome = key.partition(".")
+    return [f for f in result["findings"] if (f["probe"], f["outcome"]) == (probe, outcome)]
 
 
-def test_healthy_nodes_reach_each_other(bed: Nodes) -> None:
-    result = on_all(bed)
-    assert [n["state"] for n in result["nodes"]] == ["ok"] * 3
+@contextmanager
+def filtered(bed: Nodes, name: str, *rules: str) -> Iterator[None]:
+    bed.filter(name, *rules)
+    try:
+        yield
+    finally:
+        bed.filter(name)
+
+
+@contextmanager
+def known_as(bed: Nodes, name: str, own: str | None, **others: str) -> Iterator[None]:
+    bed.hosts(name, own, **others)
+    try:
+        yield
+    finally:
+        bed.hosts(name, bed.address(name))
+
+
+def test_nodes_reach_each_other_and_each_tells_of_its_gpus(bed: Nodes) -> None:
+    library = bed.at / "nvml" / "libnvidia-ml.so.1"
+    (bed.at / "stub").rename(library)
+    try:
+        result = look(bed)
+    finally:
+        library.rename(bed.at / "stub")
+    assert [n["state"] for n in result["nodes"]] == ["ok"] * 4
     assert {link["outcome"] for link in result["links"]} == {"reached"}
-    assert len(result["links"]) == 6 + 2
-    assert "alike" in outcomes(result)
+    # Twelve pairs, each on two networks, on a data port; and three on both at the meeting port.
+    assert len(result["links"]) == 12 * 2 + 3 * 2
+    said = {f["outcome"]: f["data"]["nodes"] for f in result["findings"] if f["probe"] == "gpu"}
+    assert said["fine"] == ["node1"] and said["lost"] == ["node2"]
+    assert said["driver-mismatch"] == ["node3"]
+    assert "node1" in outcomes(result)["gpus-differ"]
+    assert len({n["group"] for n in result["nodes"]}) == 4
+    import jsonschema
+
+    jsonschema.validate(result, json.loads((ROOT / "assets/schema/fleet.json").read_text()))
+    assert bed.left() == ""
 
 
 @pytest.mark.parametrize(
-    ("rule", "how"), [("drop", "silent"), ("reject with tcp reset", "refused"),
+    ("rule", "how"), [("reject with tcp reset", "refused"),
                       ("reject with icmpx admin-prohibited", "unreachable")],
 )  # fmt: skip
 def test_a_filter_on_the_port(bed: Nodes, rule: str, how: str) -> None:
-    bed.filter("node1", f"tcp dport {PORT} {rule}")
-    try:
-        result = on_all(bed)
-    finally:
-        bed.filter("node1")
+    with filtered(bed, "node1", f"tcp dport {PORT} {rule}"):
+        result = look(bed)
     assert causes(result)[0] == "firewall-blocks-port"
     sentence = outcomes(result)["firewall-blocks-port"]
-    assert "node[2-3]" in sentence and "node1" in sentence and how in sentence
+    assert "node[2-4]" in sentence and "node1" in sentence and how in sentence
     assert "firewall-blocks-data" not in outcomes(result)
+    fix = result["fixes"][0]
+    assert fix["badge"] == "holds" and f"--master-port {PORT}" not in fix["launch"]
 
 
-def test_closed_data_ports(bed: Nodes) -> None:
+def test_different_troubles_of_different_nodes_are_told_apart(bed: Nodes) -> None:
+    """Three things at once: shut data ports, an unknown own name, another torch."""
     accept = f"tcp dport {{ 22, {PORT} }} accept"
-    bed.filter("node2", "ct state established,related accept", accept, "tcp dport 1-65535 drop")
+    shut = ("ct state established,related accept", accept, "tcp dport 1-65535 drop")
+    torch = find_spec("torch")
+    assert torch is not None and torch.origin is not None
+    version = Path(torch.origin).with_name("version.py")
+    other = re.sub(r"(__version__ *= *)'[^']*'", r"\1'2.1.0'", version.read_text())
+    (bed.at / "version.py").write_text(other)
+    bed.within("node4", "mount", "--bind", "/srv/version.py", str(version))
     try:
-        result = on_all(bed)
+        with filtered(bed, "node2", *shut), known_as(bed, "node3", None):
+            result = look(bed)
     finally:
-        bed.filter("node2")
-    assert causes(result)[0] == "firewall-blocks-data"
-    assert "of node2" in outcomes(result)["firewall-blocks-data"]
+        bed.within("node4", "umount", str(version))
+    assert "2.1.0 on node4" in outcomes(result)["torch-differs"]
+    assert {"firewall-blocks-data", "own-hostname-unresolvable"} <= set(causes(result))
+    assert "of node2 (" in outcomes(result)["firewall-blocks-data"]
+    assert [f["data"]["nodes"] for f in of(result, "own-name.unresolvable")] == [["node3"]]
 
 
-def test_own_name_is_loopback_on_one_node(bed: Nodes) -> None:
-    bed.hosts("node3", "127.0.1.1")
+def test_the_interface_that_is_named_is_missing_or_down_or_in_another_subnet(bed: Nodes) -> None:
+    bed.on("node3", "ip", "link", "set", "eth1", "down")
+    bed.on("node4", "ip", "addr", "del", "10.98.0.4/24", "dev", "eth1")
+    bed.on("node4", "ip", "addr", "add", "10.97.0.4/24", "dev", "eth1")
     try:
-        result = on_all(bed)
+        missing = look(bed, launch=("env", "GLOO_SOCKET_IFNAME=eth7", *launch()))
+        result = look(bed, launch=("env", "GLOO_SOCKET_IFNAME=eth1", *launch()))
     finally:
-        bed.hosts("node3", "10.99.0.3")
-    assert "hostname-resolves-to-loopback" in causes(result)
-    own = [f for f in result["findings"] if f["probe"] == "own-name"]
-    assert [f["data"]["nodes"] for f in own if f["outcome"] == "loopback"] == [["node3"]]
-
-
-def test_own_name_unresolvable(bed: Nodes) -> None:
-    bed.hosts("node3", None)
-    try:
-        result = on_all(bed)
-    finally:
-        bed.hosts("node3", "10.99.0.3")
-    assert "own-hostname-unresolvable" in causes(result)
+        bed.on("node3", "ip", "link", "set", "eth1", "up")
+        bed.on("node4", "ip", "addr", "del", "10.97.0.4/24", "dev", "eth1")
+        bed.on("node4", "ip", "addr", "add", "10.98.0.4/24", "dev", "eth1")
+    assert causes(missing)[0] == "interface-invalid"
+    assert len(of(missing, "interface.missing")[0]["data"]["nodes"]) == 4
+    assert [f["data"]["nodes"] for f in of(result, "interface.down")] == [["node3"]]
+    wrong = outcomes(result)["interface-wrong"]
+    assert "node4" in wrong and "10.97.0.4" in wrong and "eth0" in wrong
+    assert {"interface-down", "interface-wrong"} <= set(causes(result))
+    assert result["fixes"][0]["badge"] == "holds"
+    assert "GLOO_SOCKET_IFNAME=eth0" in result["fixes"][0]["launch"]
 
 
 def test_large_packets_are_lost(bed: Nodes) -> None:
     """Both ends believe in 9000 bytes; the way between them carries 1500."""
-    for name in NAMES:
+    for name in bed.names:
         bed.on(name, "ip", "link", "set", "eth0", "mtu", "9000")
     try:
-        result = on_all(bed)
+        result = look(bed)
     finally:
-        for name in NAMES:
+        for name in bed.names:
             bed.on(name, "ip", "link", "set", "eth0", "mtu", "1500")
-    assert "mtu-black-hole" in outcomes(result), outcomes(result)
-    assert {link["outcome"] for link in result["links"]} == {"large-lost"}
+    said = {(w["link"], w["outcome"]) for w in result["links"]}
+    assert said == {("eth0", "large-lost"), ("eth1", "reached")}
+    assert "(MTU)" in outcomes(result)["mtu-black-hole"]
 
 
-def test_node_ranks_twice(bed: Nodes) -> None:
-    """A script on each node, which is read there with the variables of that node."""
-    script = bed.at / "launch.sh"
-    script.write_text(
-        'test "$(hostname)" = x\ntorchrun --nnodes 3 --node-rank ${RANK_HERE:-1} '
-        f"--master-addr node1 --master-port {PORT} train.py\n"
-    )
-    result = fleet(bed, "-w", "node[1-3]", "--no-trial", launch=("bash", str(script)))
-    assert causes(result)[0] == "node-rank-duplicated"
+def test_a_master_that_one_node_takes_for_another_host(bed: Nodes) -> None:
+    with known_as(bed, "node3", bed.address("node3"), node1="10.99.0.77"):
+        result = look(bed)
+    assert "node3 takes node1 for 10.99.0.77" in outcomes(result)["master-elsewhere"]
+    assert "master-addr-not-rank0" in causes(result)
 
 
-def test_ends_of_a_fleet_leave_nothing(bed: Nodes) -> None:
-    on_all(bed)
-    assert not list(Path("/tmp").glob("ddp-assist-node-*"))
+ROLES: dict[str, tuple[Callable[[int], str], str, str]] = {
+    "node-rank-duplicated": (lambda n: launched(rank=max(0, n - 1) // 2), "node[1-2]", "rank 0"),
+    "nnodes-disagree": (lambda n: launched(rank=n - 1, nnodes=3 if n == 2 else 4), "node2", "3"),
+    "rdzv-id-differs": (lambda n: elastic("run2" if n == 4 else "run1"), "node4", "run2"),
+    "port-differs-per-rank": (lambda n: launched(rank=n - 1, port=PORT + (n == 3)), "node3", "01"),
+    "master-addr-not-rank0": (lambda n: launched(rank=n - 1, master=f"node{n}"), "node1", "node4"),
+}
+
+
+def launched(rank: int, nnodes: int = 4, port: int = PORT, master: str = "node1") -> str:
+    return (f"{TORCHRUN} --nnodes {nnodes} --node-rank {rank} --master-addr {master} "
+            f"--master-port {port} --nproc-per-node 1 train.py\n")  # fmt: skip
+
+
+def elastic(name: str) -> str:
+    return (f"{TORCHRUN} --nnodes 4 --rdzv-backend c10d --rdzv-endpoint node1:29400 "
+            f"--rdzv-id {name} --nproc-per-node 1 train.py\n")  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", ROLES)
+def test_what_the_nodes_were_told(bed: Nodes, cause: str) -> None:
+    """Each node has its own copy of the launch script, under the same path."""
+    text, node, word = ROLES[cause]
+    for number, name in enumerate(bed.names, 1):
+        (bed.at / f"{name}.job").write_text(text(number))
+        done = bed.user("cp", f"/srv/{name}.job", "/run/tmp/job.sh", on=name)
+        assert done.returncode == 0, done.stderr
+    try:
+        result = look(bed, launch=("bash", "/run/tmp/job.sh"), on="node1")
+    finally:
+        for name in bed.names:
+            bed.user("rm", "/run/tmp/job.sh", on=name)
+    assert causes(result)[0] == cause, outcomes(result)
+    said = " ".join(result["causes"][0]["for"])
+    assert node in said and word in said
+    assert result["fixes"][0]["badge"] == "holds", result["fixes"][0]
 
 
 def test_a_killed_controller_leaves_nothing_on_any_node(bed: Nodes) -> None:
-    ours = f"{sys.executable} -m ddp_assist fleet -w node[1-3]"
-    seen = "ls -d /tmp/ddp-assist-node-* >/dev/null 2>&1"
-    done = bed.inside(
-        "env", f"PYTHONPATH={ROOT}/tests/typing", "sh", "-c",
-        f"{ours} >/dev/null 2>&1 & pid=$!;"
+    command = " ".join(ours("fleet", "-w", ALL, "--", *launch()))
+    seen = "ssh node2 ls /run/tmp | grep -q ddp-assist"
+    done = bed.user(
+        "sh", "-c",
+        f"{command} >/dev/null 2>&1 & pid=$!;"
         f" for i in $(seq 500); do {seen} && break; sleep 0.02; done;"
         f" {seen} || exit 3; kill -9 $pid;"
         f" for i in $(seq 400); do {seen} || exit 0; sleep 0.05; done; exit 4",
     )  # fmt: skip
     assert done.returncode == 0, {3: "it never began", 4: "folders are left"}
-    agent = "cat /proc/[0-9]*/cmdline 2>/dev/null | grep -q 'runpy[.]run_module'"
-    gone = f"for i in $(seq 200); do {agent} || exit 0; sleep 0.05; done; exit 5"
-    assert bed.inside("sh", "-c", gone).returncode == 0, "agents are left"
+    for _ in range(100):
+        if not (left := bed.left()):
+            return
+        bed.user("sleep", "0.1")
+    pytest.fail(left)
 
 
-def test_a_trial_between_the_nodes(bed: Nodes) -> None:
-    pytest.importorskip("torch")
-    result = fleet(bed, "-w", "node[1-2]", "--python", sys.executable)
-    assert "trial-joined" in outcomes(result), outcomes(result)
-
-
-def test_what_is_printed_fits_the_schema(bed: Nodes) -> None:
-    import jsonschema
-
-    schema = json.loads((ROOT / "assets/schema/fleet.json").read_text())
-    jsonschema.validate(on_all(bed), schema)
-
-
-def test_steps_of_slurm_are_asked_without_ssh(bed: Nodes) -> None:
-    """A stand-in for srun enters the network of the node that -w names."""
-    stub = bed.at / "bin" / "srun"
-    stub.parent.mkdir()
-    stub.write_text(
-        '#!/bin/sh\ncase "$*" in *--overlap*) ;; *) exit 9;; esac\n'
-        'while [ "$1" != -w ]; do shift; done\nnode=$2\n'
-        'while [ "$1" != sh ]; do shift; done\nexec ip netns exec "$node" "$@"\n'
-    )
-    stub.chmod(0o755)
-    done = bed.inside(
-        "env", f"PYTHONPATH={ROOT}/tests/typing", "SLURM_JOB_NODELIST=node[1-2]", "sh", "-c",
-        f"PATH={stub.parent}:$PATH exec {sys.executable} -m ddp_assist fleet --slurm --no-trial"
-        " --json",
+def test_a_node_that_dies_in_the_middle_costs_only_its_own_answers(bed: Nodes) -> None:
+    command = " ".join(ours("fleet", "--json", "-w", ALL, "--no-trial"))
+    agents = "pgrep -u alice -f run_module"
+    done = bed.user(
+        "sh", "-c",
+        f"{command} & for i in $(seq 500); do p=$(ssh node4 {agents}) && break; done;"
+        " ssh node4 kill -9 $p; wait",
     )  # fmt: skip
     result = json.loads(done.stdout)
-    assert [(n["node"], n["state"]) for n in result["nodes"]] == [("node1", "ok"), ("node2", "ok")]
-    assert {link["outcome"] for link in result["links"]} == {"reached"}
+    states = {n["node"]: n["state"] for n in result["nodes"]}
+    assert states == {"node1": "ok", "node2": "ok", "node3": "ok", "node4": "died"}
+    assert {w["from"] for w in result["links"]} >= {"node1", "node2", "node3"}
+
+
+def test_no_more_than_what_was_given_is_asked_in_vain(bed: Nodes) -> None:
+    done = bed.user(*ours("fleet", "-w", "node1"))
+    assert "none tried" in done.stdout and done.returncode in (0, 5)
+    done = bed.user(*ours("fleet", "--", "torchrun", "train.py"))
+    assert done.returncode == 2 and "no nodes are named" in done.stderr
+
+
+class TestTrials:
+    def test_a_dropped_port_is_cured_and_proven(self, bed: Nodes, tmp_path: Path) -> None:
+        out = "/srv/home/out"
+        with filtered(bed, "node1", f"tcp dport {PORT} drop"):
+            result = bed.fleet("-w", ALL, "--out", out, launch=launch())
+        assert causes(result)[0] == "firewall-blocks-port"
+        assert "silent" in outcomes(result)["firewall-blocks-port"]
+        fix = result["fixes"][0]
+        assert fix["badge"] == "ran", fix
+        assert [n["node"] for n in fix["nodes"]] == list(bed.names)
+        for rank, entry in enumerate(fix["nodes"]):
+            assert f"--node-rank {rank} " in entry["launch"]
+            text = (bed.at / "home" / "out" / f"launch-{entry['node']}.sh").read_text()
+            assert entry["launch"] in text
+        page = (bed.at / "home" / "out" / "report.html").read_text()
+        assert "Who reaches whom" in page and "<svg" in page
+
+    def test_own_names_that_are_loopback(self, bed: Nodes) -> None:
+        for name in bed.names:
+            bed.hosts(name, "127.0.1.1")
+        try:
+            result = bed.fleet("-w", "node[1-3]", launch=launch())
+        finally:
+            for name in bed.names:
+                bed.hosts(name, bed.address(name))
+        assert causes(result)[0] == "hostname-resolves-to-loopback"
+        own = of(result, "own-name.loopback")
+        assert sorted(n for f in own for n in f["data"]["nodes"]) == ["node1", "node2", "node3"]
+        assert "trial-failed" in outcomes(result)
+        fix = result["fixes"][0]
+        assert fix["badge"] == "ran" and "SOCKET_IFNAME=eth0" in fix["launch"], fix

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ddp_assist.app.diagnose import Question, target_of
-from ddp_assist.app.fleet import NodesUnclear, node_launch, nodes_of
+from ddp_assist.app.fixes.for_nodes import Agreement, for_all
+from ddp_assist.app.nodes import NodesUnclear, nodes_of
 from ddp_assist.app.tree import load, problems
 from ddp_assist.probes.catalogue import probes
 from ddp_assist.probes.fleet import ways
@@ -24,7 +25,8 @@ from ddp_assist.probes.model import Target
 
 def plan(rank: int, **more: Any) -> dict[str, Any]:
     return {"host": None, "nnodes": [2, 2], "node_rank": rank, "rank_of_another": False,
-            "backend": None, "rdzv_id": None, "endpoint": "a:1", **more}  # fmt: skip
+            "ranks": False, "backend": None, "rdzv_id": None, "endpoint": "a:1",
+            **more}  # fmt: skip
 
 
 def node(name: str, torch: str = "2.6.0", **more: Any) -> Node:
@@ -156,18 +158,59 @@ def test_the_parcel_says_its_length() -> None:
 @pytest.mark.parametrize("given", ["-oProxyCommand=x", "a b", "$(id)", "n;id"])
 def test_no_option_or_command_passes_for_a_host(given: str, tmp_path: Path) -> None:
     with pytest.raises(NodesUnclear):
-        nodes_of(given, None, False, Target(env={}))
+        nodes_of(given, None, None, Target(env={}))
 
 
 def test_nodes_of_a_hostfile(tmp_path: Path) -> None:
     file = tmp_path / "hosts"
     file.write_text("# ours\nnode1 slots=8\n\nnode[2-3]\nnode1 slots=8\n")
-    assert nodes_of(None, file, False, Target(env={})) == ["node1", "node2", "node3"]
+    assert nodes_of(None, file, None, Target(env={})) == ["node1", "node2", "node3"]
+
+
+def told(line: str, agreed: Agreement) -> dict[str, str]:
+    launch = target_of(Question(launch=(line,), env={})).launch
+    assert launch is not None
+    return {name: one.text for name, one in for_all(launch, agreed).items()}
 
 
 def test_each_node_gets_its_own_rank() -> None:
     line = "torchrun --nnodes 2 --node-rank 0 --master-addr a --master-port 29500 t.py"
-    target = target_of(Question(launch=(line,), env={}))
-    assert "--node-rank 1 --master-addr" in node_launch("n2", 1, target)
-    target = target_of(Question(launch=(line.replace("--node-rank 0 ", ""),), env={}))
-    assert "torchrun --node-rank 1 --nnodes 2" in node_launch("n2", 1, target)
+    texts = told(line, Agreement(("n1", "n2"), ranks=True))
+    assert texts["n1"] == line and texts["n2"] == line.replace("rank 0", "rank 1")
+    texts = told(line.replace("--node-rank 0 ", ""), Agreement(("n1", "n2"), ranks=True))
+    assert "--node-rank=1" in texts["n2"]
+    line = "accelerate launch --num_machines 2 --machine_rank 0 --main_process_ip n1 t.py"
+    assert "--machine_rank 1" in told(line, Agreement(("n1", "n2"), ranks=True))["n2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "agreed", "expected"),
+    [
+        ("torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint a:29400 --rdzv-id x t.py",
+         Agreement(("n1", "n2"), address="10.0.0.1", port=29501, rdzv_id="y", ranks=True),
+         "torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint 10.0.0.1:29501 --rdzv-id y t.py"),
+        ("torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=a:29400 t.py",
+         Agreement(("n1", "n2"), address="fd00::1"),
+         "torchrun --nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=[fd00::1]:29400 t.py"),
+        ("RANK=1 WORLD_SIZE=3 MASTER_ADDR=a MASTER_PORT=29500 python t.py",
+         Agreement(("n1", "n2"), port=29501, count=2),
+         "RANK=1 WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=29501 python t.py"),
+        ("torchrun --nnodes 2 --master-addr a t.py",
+         Agreement(("n1", "n2"), env={"n2": {"GLOO_SOCKET_IFNAME": "eth1"}}),
+         "GLOO_SOCKET_IFNAME=eth1 torchrun --nnodes 2 --master-addr a t.py"),
+    ],
+)  # fmt: skip
+def test_what_all_agree_on_is_written_in_the_launch(
+    line: str, agreed: Agreement, expected: str
+) -> None:
+    assert told(line, agreed)["n2"].replace("'", "") == expected
+
+
+def test_one_text_that_starts_every_node_is_corrected_as_one_piece() -> None:
+    text = "\n".join(
+        f"ssh {node} torchrun --nnodes 2 --node-rank 0 --master-addr n1 t.py &"
+        for node in ("n1", "n2.cluster.local")
+    )
+    both = told(text, Agreement(("n1", "n2"), ranks=True))
+    assert both["n1"] == both["n2"] and both["n1"].count("rank 0") == 1
+    assert "ssh n2.cluster.local torchrun --nnodes 2 --node-rank 1" in both["n1"]

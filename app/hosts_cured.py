@@ -1,0 +1,297 @@
+"""One cure for all nodes: the least change with which the causes are gone and the ranks meet."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ddp_assist.app.diagnose import Diagnosis, conclude
+from ddp_assist.app.fixes.for_nodes import Agreement, for_all, scripts, spread
+from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.prove import MOST
+from ddp_assist.app.tree import Ranked
+from ddp_assist.probes.fleet.compare import folded, own_plan
+from ddp_assist.probes.fleet.meeting import TRIAL, Meeting, Place, joined
+from ddp_assist.probes.launch.plan import Launch, LaunchError
+
+RANKS = {"node-rank-duplicated", "node-rank-out-of-range", "rank-never-started"}
+COUNT = {"nnodes-disagree"}
+IDS = {"rdzv-id-differs", "rdzv-id-reused"}
+ADDRESS = {
+    "master-addr-unresolvable", "master-addr-is-loopback", "master-addr-malformed",
+    "master-addr-not-rank0", "host-unreachable", "rdzv-host-not-recognised",
+}  # fmt: skip
+PORT = {
+    "firewall-blocks-port", "port-held-by-orphan", "port-held-by-own-job",
+    "port-held-by-other-user", "port-held-by-service", "port-taken-by-connection",
+    "port-privileged", "port-out-of-range", "port-differs-per-rank", "port-shared-by-jobs",
+    "endpoint-not-a-store",
+}  # fmt: skip
+LINK = {
+    "hostname-resolves-to-loopback", "own-hostname-unresolvable", "own-hostname-wrong-address",
+    "interface-invalid", "interface-down", "interface-wrong", "firewall-blocks-data",
+    "host-unreachable",
+}  # fmt: skip
+CURABLE = RANKS | COUNT | IDS | ADDRESS | PORT | LINK
+PORTS = (29400, 29501, 29600, 12355, 23456)
+"""Tried after the launch's own, which may be shut or held, and before one that is drawn."""
+VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+TRIES = 5
+
+
+def cures(diagnosis: Diagnosis, meeting: Meeting, trial: bool) -> Iterator[Fix]:
+    """At most one: what it cures beside the first cause stands in its title."""
+    found = [r for r in diagnosis.causes if r.certainty != "possible" and r.cause in CURABLE]
+    first = next((r for r in diagnosis.causes[:MOST] if r in found), None)
+    if first is None or len(meeting.seen) < 2 or meeting.fleet.cancel.is_set():
+        return
+    failed: Fix | None = None
+    for number, agreed in enumerate(_agreements(diagnosis, meeting, first, found)):
+        if number >= TRIES or meeting.fleet.cancel.is_set():
+            break
+        fix = _built(diagnosis, first, agreed)
+        if fix is None:
+            continue
+        fix = _proven(diagnosis, meeting, fix, agreed, trial)
+        if fix.badge != "failed":
+            yield fix
+            return
+        failed = failed or fix
+    if failed is not None:
+        yield failed
+
+
+def _agreements(
+    diagnosis: Diagnosis, meeting: Meeting, first: Ranked, found: Sequence[Ranked]
+) -> Iterator[Agreement]:
+    """For the first cause alone, then for all of them, on one address of the hub after another."""
+    tried: list[Agreement] = []
+    groups = [{first.cause}, {r.cause for r in found}]
+    for causes in groups:
+        for address, explicit in _places(meeting):
+            agreed = _agreement(diagnosis, meeting, causes, address, explicit)
+            if agreed is not None and agreed not in tried:
+                tried.append(agreed)
+                yield agreed
+
+
+def _places(meeting: Meeting) -> list[tuple[str, bool]]:
+    """Addresses of the hub that every other node reaches; whether it is another than the usual."""
+    hub = meeting.hub or meeting.seen[0]
+    others = set(meeting.seen) - {hub}
+    reached: dict[str, set[str]] = {}
+    for way in meeting.ways:
+        if way["to"] == hub and way["kind"] == "data" and way["outcome"] == "reached":
+            reached.setdefault(way["address"], set()).add(way["from"])
+    usual = meeting.mains[hub]
+    sampled = {w["from"] for w in meeting.ways if w["to"] == hub} or others
+    open_to_all = [a for a, who in reached.items() if sampled <= who and a != usual]
+    others_open = [(address, True) for address in sorted(open_to_all)]
+    missed = bool(others_open) and not sampled <= reached.get(usual, set())
+    return [*others_open, (usual, False)] if missed else [(usual, False), *others_open]
+
+
+def _agreement(
+    diagnosis: Diagnosis, meeting: Meeting, causes: set[str], address: str, explicit: bool
+) -> Agreement | None:
+    hub = meeting.hub or meeting.seen[0]
+    nodes = _in_order(meeting, hub)
+    agreed = Agreement(nodes, ranks=bool(causes & RANKS) or _is_template(meeting))
+    if causes & RANKS:
+        agreed = replace(agreed, count=len(nodes))
+    if causes & COUNT:
+        agreed = replace(agreed, count=len(nodes))
+    if causes & IDS:
+        agreed = replace(agreed, rdzv_id=_id(diagnosis))
+    if causes & ADDRESS or explicit:
+        agreed = replace(agreed, address=address)
+    if causes & PORT:
+        port = _open_port(meeting, hub, address, "port-shared-by-jobs" in causes)
+        if port is None:
+            return None
+        agreed = replace(agreed, port=port)
+    if causes & LINK or explicit:
+        names = _variables(diagnosis, meeting)
+        links = {n: _link_towards(meeting.look_at(n), address) for n in meeting.seen}
+        usual = Counter(link for link in links.values() if link).most_common(1)
+        links |= dict.fromkeys(set(nodes) - set(links), usual[0][0] if usual else None)
+        env = {n: dict.fromkeys(names, link) for n in nodes if (link := links[n])}
+        agreed = replace(agreed, env=env)
+    return agreed
+
+
+def _is_template(meeting: Meeting) -> bool:
+    plans = (own_plan(name, meeting.look_at(name)) for name in meeting.seen)
+    return any(plan is not None and plan["rank_of_another"] for plan in plans)
+
+
+def _variables(diagnosis: Diagnosis, meeting: Meeting) -> tuple[str, ...]:
+    """What names the interface: the variables that do already, else those of the backend."""
+    looks = [meeting.look_at(name) for name in meeting.seen]
+    named = tuple(v for v in VARIABLES if any(v in look["env"] for look in looks))
+    if named or diagnosis.target.backend is None:
+        return named or VARIABLES
+    return VARIABLES[1:] if diagnosis.target.backend == "nccl" else VARIABLES[:1]
+
+
+def _in_order(meeting: Meeting, hub: str) -> tuple[str, ...]:
+    """The ranks that nodes were given, where each was given another; else the hub first."""
+    told = {}
+    for name in meeting.seen:
+        plan = own_plan(name, meeting.look_at(name))
+        if plan is not None and plan["node_rank"] is not None and not plan["rank_of_another"]:
+            told[name] = plan["node_rank"]
+    names = sorted(meeting.names, key=lambda name: name != hub)
+    kept: dict[int, str] = {}
+    for name in names:
+        rank = told.get(name)
+        if rank is not None and 0 <= rank < len(names) and rank not in kept:
+            kept[rank] = name
+    if kept.get(0, hub) != hub:
+        return tuple(names)
+    left = [name for name in names if name not in kept.values()]
+    return tuple(kept[at] if at in kept else left.pop(0) for at in range(len(names)))
+
+
+def _id(diagnosis: Diagnosis) -> str:
+    told = [p.rdzv_id for p in diagnosis.target.plans if p.rdzv_id]
+    return told[0] if told and told[0].isascii() else f"job-{secrets.token_hex(3)}"
+
+
+def _open_port(meeting: Meeting, hub: str, address: str, shared: bool) -> int | None:
+    """A port of the hub that nobody holds there and that every other node reaches."""
+    own = [] if shared else [meeting.port]
+    ports = [*own, *(p for p in PORTS if p != meeting.port), 20000 + secrets.randbelow(9000)]
+    between = [(name, hub) for name in meeting.seen if name != hub]
+    ways = meeting.connections(between, ports, data=0)
+    known = {(w["port"], w["to"]) for w in meeting.ways}
+    meeting.ways += [w for w in ways if (w["port"], w["to"]) not in known]
+    here = [w for w in ways if w["address"] == address and w["kind"] == "port"]
+    for port in ports:
+        mine = [w for w in here if w["port"] == port]
+        if mine and all(w["outcome"] == "reached" and not w["taken"] for w in mine):
+            return port
+    return None
+
+
+def _link_towards(look: Mapping[str, Any], address: str) -> str | None:
+    """The interface whose address is nearest to the one that all are to meet at."""
+    there = ipaddress.ip_address(address)
+    best: tuple[int, str] | None = None
+    for link in look["links"]:
+        if not link["up"] or link["virtual"]:
+            continue
+        for own in map(ipaddress.ip_address, link["addresses"]):
+            if own.version == there.version:
+                apart = (int(own) ^ int(there)).bit_length()
+                best = min(best or (apart, link["name"]), (apart, link["name"]))
+    return best[1] if best else None
+
+
+def _built(diagnosis: Diagnosis, first: Ranked, agreed: Agreement) -> Fix | None:
+    title = "; ".join(_said(agreed, first.cause in RANKS))
+    launch = diagnosis.target.launch
+    if launch is None or launch.main is None:
+        if not agreed.env:
+            return None
+        return Fix(first.cause, title, "command", steps=tuple(_exports(agreed)))
+    try:
+        launches = for_all(launch, agreed)
+    except LaunchError:
+        return None
+    if all(one.text == launch.text for one in launches.values()):
+        return None
+    return Fix(
+        first.cause, title, "command", launch=launches[agreed.nodes[0]], nodes=launches
+    )  # fmt: skip
+
+
+def _said(agreed: Agreement, ranks: bool) -> Iterator[str]:
+    if ranks:
+        yield f"node ranks 0 to {len(agreed.nodes) - 1}: {', '.join(agreed.nodes[:8])}" + (
+            ", ..." if len(agreed.nodes) > 8 else "")  # fmt: skip
+    if agreed.count is not None and not ranks:
+        yield f"{agreed.count} nodes everywhere"
+    if agreed.rdzv_id is not None:
+        yield f"one rendezvous id for all: {agreed.rdzv_id}"
+    if agreed.address is not None:
+        yield f"meet at {agreed.address}, an address of {agreed.nodes[0]}"
+    if agreed.port is not None:
+        yield f"meet on port {agreed.port}, which every node reaches"
+    yield from _exports(agreed)
+
+
+def _exports(agreed: Agreement) -> Iterator[str]:
+    by_text: dict[str, list[str]] = {}
+    for name, env in agreed.env.items():
+        text = " ".join(f"{variable}={value}" for variable, value in env.items())
+        by_text.setdefault(text, []).append(name)
+    for text, names in by_text.items():
+        yield f"export {text} on {folded(names)}"
+
+
+def _proven(
+    diagnosis: Diagnosis, meeting: Meeting, fix: Fix, agreed: Agreement, trial: bool
+) -> Fix:
+    """The nodes look again with the corrected launch, then ranks meet as it says."""
+    words = {n: [one.text] for n, one in fix.nodes.items() if n in meeting.seen}
+    why = "nothing was looked at again"
+    if words:
+        found = meeting.look_again(words, agreed.port or meeting.port)
+        target = replace(diagnosis.target, launch=fix.launch, plan=_main(fix.launch))
+        asked = frozenset(f.probe for f in found) | {"fleet"}
+        again = conclude(Diagnosis(diagnosis.question, target, found, asked=asked))
+        still = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
+        if still:
+            said = still[0].speaks_for[0].sentence
+            return replace(fix, badge="failed", why=f"looked again: still there: {said}")
+        why = f"all of {folded(words)} looked again with the fix in place: the cause is gone"
+    if not trial or len(meeting.with_torch) < 2:
+        none = "no trial was wanted" if not trial else "no torch on the nodes to try it with"
+        return replace(fix, badge="holds" if words else "not-tried", why=f"{why}; {none}")
+    able = tuple(n for n in agreed.nodes if n in meeting.with_torch)
+    usual = meeting.place(able[0])
+    address = agreed.address or meeting.mains[able[0]]
+    place = Place(address, agreed.port or usual.port, agreed.env, words)
+    answers = meeting.trial([(able, place)], TRIAL)[0]
+    if joined(answers):
+        said = f"{len(able)} ranks of gloo on {folded(able)} met at {address} port {place.port}"
+        return replace(fix, badge="ran", why=f"{why}; {said}, and their all_reduce is right")
+    said = next(
+        str(a.get("sentence") or a.get("error")) for a in answers.values()
+        if a.get("outcome") != "joined"
+    )  # fmt: skip
+    return replace(fix, badge="failed", why=f"{why}; a trial did not join: {said}")
+
+
+def _main(launch: Launch | None) -> Any:
+    return launch.main if launch is not None else None
+
+
+def files(fix: Fix, names: Sequence[str]) -> dict[str, str]:
+    """What `--out` holds beside the reports: each node's launch, and one that starts them all."""
+    texts = scripts(fix.nodes)
+    if fix.launch is not None and spread(fix.launch):
+        return {}
+    found = {f"launch-{name}.sh": text for name, text in texts.items()}
+    listed = " ".join(names)
+    found["launch.sh"] = ON_EACH.format(nodes=listed)
+    found["hostfile"] = "".join(f"{name}\n" for name in names)
+    return found
+
+
+ON_EACH = """#!/usr/bin/env bash
+# On a node of the job: its part. Anywhere else: every part, on its node, over ssh.
+here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
+for node in {nodes}; do
+  case "$(hostname)" in "$node"|"${{node%%.*}}"|"$node".*) exec bash "$here/launch-$node.sh" ;; esac
+done
+for node in {nodes}; do
+  ssh "$node" bash -s <"$here/launch-$node.sh" 2>&1 | sed "s/^/$node: /" &
+done
+wait
+"""
