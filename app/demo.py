@@ -128,10 +128,12 @@ class Recorded:
     def jobs(self, with_stacks: bool) -> list[dict[str, Any]]:
         return list(self.story.jobs)
 
-    def hosts(self, nodes: str, question: Question) -> tuple[Diagnosis, dict[str, Any]]:
+    def hosts(
+        self, nodes: str, question: Question
+    ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
         diagnosis = self.look(question, lambda probe, found: None, threading.Event())
         seen = self.story.data.get("hosts", {"nodes": [], "links": []})
-        return diagnosis, {**as_json(diagnosis, []), **seen}
+        return diagnosis, [], {**as_json(diagnosis, []), **seen}
 
     def pin(self, pid: int, port: int | None) -> tuple[Pinned, list[str]]:
         raise Refused("this is a recording")
