@@ -22,6 +22,7 @@ from ddp_assist.probes.launch.shell import (
 )
 
 LARGEST = 1 << 20
+GROUPS = {"(": ")", "{": "}"}
 PASSED_OVER = frozenset({"then", "do", "else", "elif", "!", "{", "}", "time", "done", "fi",
                          "esac"})  # fmt: skip
 LOOP = re.compile(
@@ -62,6 +63,7 @@ class Walk:
         self.tokens = tokens(text.text)
         self.maybe = 0
         self.turning = 0
+        self.behind = 0
         self.met = 0
         self.calls = 0
         self.functions: dict[str, tuple[int, int]] = {}
@@ -77,9 +79,15 @@ class Walk:
 
     def run(self, i: int, end: int) -> None:
         scopes: list[Scope] = []
+        groups: list[bool] = []
         tested = fallback = False
         while i < end:
             token = self.tokens[i]
+            if token.raw in GROUPS:
+                groups.append(self.is_behind(i, end))
+                self.behind += groups[-1]
+            elif token.raw in GROUPS.values() and groups:
+                self.behind -= groups.pop()
             if token.kind == "op":
                 if token.raw == "(":
                     scopes.append(self.scope)
@@ -113,6 +121,15 @@ class Walk:
                 if self.raw(i) == ";;":
                     i = self.skip_to(i + 1, end, ")", "esac")
                     i += self.raw(i) == ")"
+
+    def is_behind(self, i: int, end: int) -> bool:
+        """Whether the group that opens at `i` runs in the background."""
+        level, opening = 0, self.raw(i)
+        for at in range(i, end):
+            level += (self.raw(at) == opening) - (self.raw(at) == GROUPS[opening])
+            if level == 0:
+                return self.raw(at + 1) == "&"
+        return False
 
     def raw(self, i: int) -> str:
         return self.tokens[i].raw if 0 <= i < len(self.tokens) else ""
@@ -209,7 +226,7 @@ class Walk:
             self.declare(written)
             return i
         fields = tuple(f for t in written for f in expand(self.piece(t), self.scope))
-        if fields and not self.builtin(fields, tuple(line)):
+        if fields and not self.builtin(fields, tuple(line), self.raw(i) == "&"):
             self.show(fields, tuple(line), span, i)
         self.scope.pending.clear()
         return i
@@ -228,7 +245,7 @@ class Walk:
                 self.scope.copy(),
                 line,
                 over.span if over and span[0] == ELSEWHERE else span,
-                self.raw(i) == "&" or bool(over and over.background),
+                self.raw(i) == "&" or self.behind > 0 or bool(over and over.background),
                 self.turning > 0 or bool(over and over.repeated),
                 self.maybe > 0 or bool(over and over.conditional),
                 self.depth,
@@ -294,7 +311,9 @@ class Walk:
                     one = before.assignment and replace(before.assignment, exported=True)
                     self.scope.variables[token.raw] = Variable(before.value, True, one)
 
-    def builtin(self, words: tuple[Field, ...], line: tuple[Assignment, ...]) -> bool:
+    def builtin(
+        self, words: tuple[Field, ...], line: tuple[Assignment, ...], behind: bool
+    ) -> bool:
         """What the shell itself does with its scope. True if that is all the command does."""
         name, rest = words[0].text, words[1:]
         plain = [w for w in rest if not w.text.startswith("-")]
@@ -325,7 +344,9 @@ class Walk:
             self.calls += 1
             for one in line:
                 self.store(one, exported=True)
+            self.behind += behind
             self.run(*self.functions[name])
+            self.behind -= behind
             self.calls -= 1
             self.scope.arguments = arguments
         else:
