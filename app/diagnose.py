@@ -14,7 +14,7 @@ from typing import Any
 
 from ddp_assist.app.question import Question as Question
 from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
-from ddp_assist.probes.catalogue import READERS, probes
+from ddp_assist.probes.catalogue import READERS, of_the_network, probes
 from ddp_assist.probes.jobs.target import launch_of
 from ddp_assist.probes.launch import check
 from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan
@@ -23,6 +23,7 @@ from ddp_assist.probes.launch.read import read_launch, reread
 from ddp_assist.probes.logs.reading import read
 from ddp_assist.probes.model import Finding, Probe, Target, Weight, unknown
 from ddp_assist.probes.network.endpoints import endpoints
+from ddp_assist.probes.network.scope import runs_elsewhere
 from ddp_assist.probes.runner import Told, run
 from ddp_assist.probes.script.whereabouts import whereabouts
 
@@ -144,6 +145,8 @@ def look(
     scripted, backend = whereabouts(target)
     target = replace(target, endpoints=endpoints(target, scripted), backend=backend)
     others = [p for p in chosen if p.id not in READERS] if here else []
+    if runs_elsewhere(target):
+        others = [p for p in others if p.id not in of_the_network()]
     left = None if deadline is None else max(0.1, deadline - (time.monotonic() - begun))
     seen += run(others, target, told, cancel, left)
     asked = frozenset(p.id for p in (*readers, *others) if p.applies(replace(target, seen=seen)))

@@ -76,6 +76,13 @@ def write_launch(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> Path:
     return path
 
 
+def _to_write(fixes: Sequence[Fix]) -> Fix | None:
+    """Of the first cause the first cure that is a command; else its steps."""
+    ours = [fix for fix in fixes if fix.safety != "ends-process"]
+    ready = (f for f in ours if f.cause == ours[0].cause and (f.launch or f.files))
+    return next((f for f in ready if f.badge != "failed"), ours[0] if ours else None)
+
+
 def write_all(
     folder: Path, diagnosis: Diagnosis, fixes: Sequence[Fix], result: Mapping[str, Any]
 ) -> None:
@@ -87,7 +94,7 @@ def write_all(
         ("report.md", "md"),
         ("report.html", "html"),
     )
-    first = next((fix for fix in fixes if fix.safety != "ends-process"), None)
+    first = _to_write(fixes)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as why:

@@ -36,6 +36,14 @@ MODULES = (
 READERS = frozenset({"log", "story", "flight-recorder", "ras"})
 
 
+def of_the_network() -> frozenset[str]:
+    """What they see is true of this host only: of no use where the ranks run on others."""
+    names = [name for name in MODULES if name.startswith("network.")]
+    return frozenset(
+        p.id for name in names for p in import_module(f"ddp_assist.probes.{name}").PROBES
+    )
+
+
 def probes() -> tuple[Probe, ...]:
     found: list[Probe] = []
     for name in MODULES:

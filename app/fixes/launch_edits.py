@@ -18,6 +18,7 @@ BUILDERS: Mapping[str, Builder] = {
     "fresh-rdzv-id": meeting.fresh_rdzv_id,
     "local-addr": meeting.local_addr,
     "is-host": meeting.is_host,
+    "init-method-option": meeting.init_method,
     "same-nnodes": ranks.same_nnodes,
     "distinct-node-ranks": ranks.distinct_node_ranks,
     "use-torchrun": ranks.use_torchrun,

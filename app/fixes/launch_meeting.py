@@ -21,6 +21,7 @@ from ddp_assist.app.fixes.launch_words import (
     set_variable,
 )
 from ddp_assist.app.fixes.model import Fix, Situation
+from ddp_assist.app.fixes.script_meeting import with_scheme
 from ddp_assist.probes.launch.launchers import ELASTIC
 from ddp_assist.probes.launch.plan import Launch, LaunchPlan
 from ddp_assist.probes.launch.write import Edit
@@ -147,6 +148,24 @@ def endpoint_with_port(situation: Situation) -> Fix | None:
             yield set_option(launch, plan, "rdzv-endpoint", f"{endpoint.rstrip(':')}:29400")
 
     return as_fix(situation, "name the port of the endpoint", edited(situation, rule))
+
+
+def init_method(situation: Situation) -> Fix | None:
+    """The scheme put in front of a meeting place that is an argument of the script."""
+    value = str(situation.value("init_method") or "")
+    right = with_scheme(value) if value else None
+    if right is None:
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.script_span is None or plan.script_span[0] < 0:
+            return
+        start, end = plan.script_span[1], plan.span[1]
+        word = re.compile(rf"(?<=[\s='\"]){re.escape(value)}(?=[\s'\"]|$)")
+        for match in word.finditer(launch.text[start:end]):
+            yield Edit((start + match.start(), start + match.end()), right)
+
+    return as_fix(situation, f"an address with its scheme: {right}", edited(situation, rule))
 
 
 def same_rdzv_id(situation: Situation) -> Fix | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ddp_assist.app.fixes.launch_words import (
     PLAIN,
@@ -14,6 +15,7 @@ from ddp_assist.app.fixes.launch_words import (
     drop_option,
     edited,
     meeting,
+    option_name,
     placed,
     set_option,
     set_variable,
@@ -44,33 +46,51 @@ def same_nnodes(situation: Situation) -> Fix | None:
 
 
 def distinct_node_ranks(situation: Situation) -> Fix | None:
-    """Node ranks 0 to n-1, each once; those that are right stay."""
+    """Ranks (of nodes, or of processes) from 0 to n-1, each once; those that are right stay."""
     plans = [p for p in situation.target.plans if not p.repeated and not p.conditional]
     if len(plans) < 2:
         return None
+    by_process = all(p.launcher in PLAIN and p.assignment("RANK") for p in plans)
+    what = "RANK" if by_process else "NODE_RANK"
+    old = {id(p): whole(p.env.get(what)) if by_process else p.node_rank for p in plans}
     count = max([len(plans), *(p.nnodes[1] for p in plans if p.nnodes)])
-    new: dict[int, int] = {}
-    used: set[int] = set()
-    for plan in plans:
-        rank = plan.node_rank or 0
-        if 0 <= rank < count and rank not in used:
-            used.add(rank)
-            new[id(plan)] = rank
-    for plan in plans:
-        if id(plan) not in new:
-            new[id(plan)] = next(r for r in range(count + len(plans)) if r not in used)
-            used.add(new[id(plan)])
+    from_one = sorted(rank or 0 for rank in old.values()) == list(range(1, count + 1))
+    new = _kept(plans, old, count)
+    if from_one:
+        new = {key: (rank or 0) - 1 for key, rank in old.items()}
 
     def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
         rank = new.get(id(plan))
-        if rank is None or rank == (plan.node_rank or 0):
+        given = plan.option(option_name(plan, "node-rank"))
+        written = launch.text[slice(*given.span)] if given and given.span[0] >= 0 else ""
+        counter = re.fullmatch(r"(--[\w-]+[=\s]+)(\$\{?\w+\}?)", written)
+        if from_one and counter is not None and given is not None:
+            name = counter[2].strip("${}")
+            yield Edit(given.span, f"{counter[1]}$(({name} - 1))")
+        elif rank is None or rank == (old[id(plan)] or 0):
             return
-        if plan.launcher in PLAIN:
-            yield set_variable(launch, plan, "NODE_RANK", str(rank))
+        elif plan.launcher in PLAIN:
+            yield set_variable(launch, plan, what, str(rank))
         else:
             yield set_option(launch, plan, "node-rank", str(rank))
 
-    return as_fix(situation, "a node rank of its own for each node", edited(situation, rule))
+    each = "process" if by_process else "node"
+    return as_fix(situation, f"a rank of its own for each {each}", edited(situation, rule))
+
+
+def _kept(
+    plans: Sequence[LaunchPlan], old: Mapping[int, int | None], count: int
+) -> dict[int, int]:
+    """Who has a rank of his own keeps it; 0 belongs to the host that the others are sent to."""
+    new: dict[int, int] = {}
+    for plan in sorted(plans, key=lambda p: p.host is None or p.host != p.master_addr):
+        rank = old[id(plan)] or 0
+        if 0 <= rank < count and rank not in new.values():
+            new[id(plan)] = rank
+    for plan in plans:
+        if id(plan) not in new:
+            new[id(plan)] = next(r for r in range(count + len(plans)) if r not in new.values())
+    return new
 
 
 def use_torchrun(situation: Situation) -> Fix | None:
@@ -182,9 +202,26 @@ def match_world_size(situation: Situation) -> Fix | None:
     return as_fix(situation, title, edited(situation, rule))
 
 
+def _slurm_answers() -> bool:
+    """Whether srun could start anything here: a left-over SLURM_ variable alone proves no Slurm."""
+    if shutil.which("srun") is None or shutil.which("scontrol") is None:
+        return False
+    try:
+        asked = subprocess.run(
+            ["scontrol", "ping"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=3,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0 and b"UP" in asked.stdout
+
+
 def with_srun(situation: Situation) -> Fix | None:
     """The command started once for each task of the allocation."""
-    if shutil.which("srun") is None:
+    if not _slurm_answers():
         return None
 
     def rule(_: Launch, plan: LaunchPlan) -> Iterator[Edit]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ddp_assist.probes.host.processes import read
 from ddp_assist.probes.host.words import brief
-from ddp_assist.probes.model import Evidence, Finding, Probe, Target
-from ddp_assist.probes.network.scope import environment, number
+from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
+from ddp_assist.probes.network.scope import environment, number, runs_elsewhere
 
 CGROUPS = re.compile(rb"(docker|kubepods|containerd|crio|libpod|lxc|machine\.slice|garden)")
 OWN_STEPS = 0xFFFFFFF0
@@ -50,6 +50,14 @@ def _look(target: Target) -> Iterator[Finding]:
         data = _slurm_facts(env)
         step = f", step {data['step']}" if data["in_step"] else ", but in no step of srun"
         yield Finding("place", "slurm", f"this is Slurm job {data['job']}{step}", data)
+    if elsewhere := runs_elsewhere(target):
+        named = ", ".join(map(brief, elsewhere[:8]))
+        yield unknown(
+            "place",
+            f"the ranks are started on {named}, and this host is none of them: its network tells"
+            " nothing about theirs, so run the same command there, on each in turn",
+            hosts=list(elsewhere[:64]),
+        )  # fmt: skip
     if not seen:
         yield Finding("place", "bare", "this is no container, no pod and no Slurm job")
 

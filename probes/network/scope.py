@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+
 from ddp_assist.probes.model import Target
+from ddp_assist.probes.network.endpoints import is_here
 from ddp_assist.probes.network.links import is_ours, plain
 
 TORCHRUN = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
@@ -19,6 +22,16 @@ def number(text: str | None) -> int | None:
         return int(text) if text and len(text) < 20 else None
     except ValueError:
         return None
+
+
+def runs_elsewhere(target: Target) -> tuple[str, ...]:
+    """The hosts that the launch starts its ranks on, where this host is none of them."""
+    hosts = {plan.host for plan in target.plans}
+    mine = socket.gethostname().partition(".")[0]
+    if not hosts or None in hosts or target.job is not None:
+        return ()
+    named = sorted(host for host in hosts if host)
+    return () if any(is_here(h) or h.partition(".")[0] == mine for h in named) else tuple(named)
 
 
 def spans_hosts(target: Target) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os.path
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -591,6 +592,18 @@ def _cuda(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Va
     return Value(of=frozenset({"cuda"}))
 
 
+def _path(make: Callable[..., str]) -> Special:
+    """A path of known parts; one below the working directory stays relative to it."""
+
+    def made(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
+        parts = [arg.const for arg in args]
+        if any(not isinstance(part, str) for part in parts) or kwargs:
+            return Value(of=union(args))
+        return Value(const=make(*parts), of=union(args))
+
+    return made
+
+
 _SPECIAL: Final[dict[str, Special]] = {
     "torch.distributed.get_rank": _rank("rank"),
     "torch.distributed.get_node_local_rank": _rank("local-rank"),
@@ -605,6 +618,12 @@ _SPECIAL: Final[dict[str, Special]] = {
     "dotenv.load_dotenv": _dotenv,
     "torch.multiprocessing.set_start_method": _start_method,
     "multiprocessing.set_start_method": _start_method,
+    "os.getcwd": _path(lambda: "."),
+    "os.path.join": _path(os.path.join),
+    "os.path.dirname": _path(os.path.dirname),
+    "os.path.abspath": _path(lambda path: path),
+    "os.path.realpath": _path(lambda path: path),
+    "os.path.expanduser": _path(os.path.expanduser),
     "int": _cast("int"),
     "str": _cast("str"),
     "float": _cast("float"),

@@ -111,6 +111,8 @@ class Evaluator:
             tracer.happens("name.early", node, (Value(const=node.id),))
         if node.id in known.ALIASES and node.id not in _CASTS:
             return Value(kind=known.ALIASES[node.id])
+        if node.id == "__file__":
+            return Value(const=str(tracer.source.path))
         return Value(kind=node.id)
 
     def _comes_later(self, node: ast.Name) -> bool:

@@ -121,7 +121,21 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("distinct-node-ranks", TWO.format(STATIC.format(n=2, r=0), STATIC.format(n=2, r=0)),
      TWO.format(STATIC.format(n=2, r=0), STATIC.format(n=2, r=1)), {}),
     ("distinct-node-ranks", TWO.format(STATIC.format(n=2, r=1), STATIC.format(n=2, r=2)),
-     TWO.format(STATIC.format(n=2, r=1), STATIC.format(n=2, r=0)), {}),
+     TWO.format(STATIC.format(n=2, r=0), STATIC.format(n=2, r=1)), {}),
+    ("distinct-node-ranks",
+     "for n in 1 2; do\n  on h$n torchrun --nnodes=2 --node-rank=$n --master-addr=h1 t.py &\ndone",
+     "for n in 1 2; do\n  on h$n torchrun --nnodes=2 --node-rank=$((n - 1)) --master-addr=h1 t.py &"
+     "\ndone", {}),
+    ("distinct-node-ranks",
+     "on h1 torchrun --nnodes=2 --master-addr=h0 t.py &\n"
+     "on h0 torchrun --nnodes=2 --master-addr=h0 t.py &",
+     "on h1 torchrun --node-rank=1 --nnodes=2 --master-addr=h0 t.py &\n"
+     "on h0 torchrun --nnodes=2 --master-addr=h0 t.py &", {}),
+    ("distinct-node-ranks", "RANK=0 python t.py & RANK=1 python t.py & RANK=1 python t.py",
+     "RANK=0 python t.py & RANK=1 python t.py & RANK=2 python t.py", {}),
+    ("init-method-option", "python t.py --dist-url 10.0.0.1:2950 --lr 1",
+     "python t.py --dist-url tcp://10.0.0.1:2950 --lr 1",
+     {"findings": [Finding("plan", "init-method-malformed", "", {"init_method": "10.0.0.1:2950"})]}),
     ("use-torchrun", "python -u train.py --lr 1",
      "python -u -m torch.distributed.run --standalone --nproc-per-node=2 train.py --lr 1", {}),
     ("use-torchrun", "python3 -m pkg.train",

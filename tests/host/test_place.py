@@ -71,3 +71,11 @@ def test_slurm_and_the_launch(ask: Ask, env: dict[str, str], launch: str, outcom
 def test_slurm_is_asked_only_in_a_job(ask: Ask) -> None:
     assert ask(SLURM, env=PATH) == {}
     assert set(ask(SLURM, env=JOB)) == {"slurm.no-plan"}
+
+
+def test_ranks_of_other_hosts(ask: Ask) -> None:
+    launch = ["bash", "-c", "ssh gpu7 torchrun t.py & ssh gpu8 torchrun t.py & wait"]
+    found = ask(PLACE, env=PATH, launch=launch)
+    assert "gpu7, gpu8" in found["place.unknown"].sentence
+    here = ["bash", "-c", f"ssh {os.uname().nodename} torchrun t.py & ssh gpu8 torchrun t.py"]
+    assert "place.unknown" not in ask(PLACE, env=PATH, launch=here)
