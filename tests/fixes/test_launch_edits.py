@@ -135,7 +135,7 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      "RANK=0 python t.py & RANK=1 python t.py & RANK=2 python t.py", {}),
     ("init-method-option", "python t.py --dist-url 10.0.0.1:2950 --lr 1",
      "python t.py --dist-url tcp://10.0.0.1:2950 --lr 1",
-     {"findings": [Finding("plan", "init-method-malformed", "", {"init_method": "10.0.0.1:2950"})]}),
+     {"init_method": "10.0.0.1:2950"}),
     ("use-torchrun", "python -u train.py --lr 1",
      "python -u -m torch.distributed.run --standalone --nproc-per-node=2 train.py --lr 1", {}),
     ("use-torchrun", "python3 -m pkg.train",
