@@ -28,6 +28,7 @@ from ddp_assist.app.options import (
     seconds,
     split,
 )
+from ddp_assist.app.progress import read_in_sight
 from ddp_assist.app.saying import as_json, as_text
 from ddp_assist.probes.launch.plan import LaunchError
 
@@ -58,6 +59,7 @@ def run(verb: str, words: list[str]) -> int:
 
         changed.append(end_now(given.yes_end, given.port))
     with _stdin_as_file(asked) as asked:
+        read_in_sight(asked.logs, sys.stderr)
         return answer(asked, given.no_trial, given.timeout, given.json, given.out, changed)
 
 

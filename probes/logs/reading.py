@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from threading import Lock
 
 from ddp_assist.probes.logs.excerpt import Excerpt
 from ddp_assist.probes.logs.ranks import Line, taken_apart
@@ -38,20 +38,25 @@ class Log:
 
 
 def read(logs: Sequence[str], watch: Watch | None = None) -> tuple[Log, ...]:
-    """Every log that the items stand for. A second call for the same files costs nothing."""
-    if watch:
-        return _read(tuple(logs), watch)
-    return _remembered(tuple(logs), tuple(_fingerprint(item) for item in logs))
+    """Every log that the items stand for. A second call for the same files costs nothing.
+
+    `watch` is told of each block that was read, with what its log holds so far.
+    """
+    global _last
+    asked = (tuple(logs), tuple(_fingerprint(item) for item in logs))
+    with _reading:
+        if _last is None or _last[0] != asked:
+            _last = (asked, _read(asked[0], watch))
+        return _last[1]
+
+
+_reading = Lock()
+_last: tuple[object, tuple[Log, ...]] | None = None
 
 
 def scan_bytes(name: str, data: bytes) -> Log:
     """A paste, read as if it were a file."""
     return _one(pasted(name, data), _KEPT, None)
-
-
-@lru_cache(maxsize=1)
-def _remembered(logs: tuple[str, ...], _as_they_were: tuple[object, ...]) -> tuple[Log, ...]:
-    return _read(logs, None)
 
 
 def _fingerprint(item: str) -> object:

@@ -84,7 +84,7 @@ class Source:
 
     def blocks(self) -> Iterator[bytes]:
         """The text as UTF-8 in blocks, without what only steers a terminal."""
-        return (_plain(block) for block in _whole_lines(self._text()))
+        return (plain(block) for block in _whole_lines(self._text()))
 
     def _text(self) -> Iterator[bytes]:
         blocks = _unpacked(self, self.raw())
@@ -298,14 +298,14 @@ def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _plain(block: bytes) -> bytes:
+def plain(block: bytes) -> bytes:
     if b"\x1b" in block:
         block = _ESCAPES.sub(b"", block)
     if b"\x00" in block:
         block = block.replace(b"\x00", b"")
     if not block.isascii() and _ANY_INVISIBLE.search(block):
         block = _INVISIBLE.sub(b"", block)
-    if _TO_SET.search(block):
+    if (b"&" in block or not block.isascii()) and _TO_SET.search(block):
         block = _ANY_TYPESET.sub(lambda found: _TYPESET[found.group()], block)
     return block
 
