@@ -11,6 +11,7 @@ from typing import Any
 from ddp_assist.probes.child import Answer, ask
 from ddp_assist.probes.host.python import environment, interpreter
 from ddp_assist.probes.host.shadow import folders, shadows
+from ddp_assist.probes.host.torch_names import lacking
 from ddp_assist.probes.host.words import brief, several
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 
@@ -69,6 +70,8 @@ def _look(target: Target) -> Iterator[Finding]:
     elif after and not after["distributed"]:
         sentence = f"torch {data['version']} was built without torch.distributed"
         found.append(Finding("torch", "no-distributed", sentence, data, see))
+    elif after:
+        found += lacking(target, after.get("names") or {}, data)
     yield from found
     built = (
         f"CUDA {data['cuda']}" if data["cuda"] else f"ROCm {data['hip']}" if data["hip"] else "CPU"
@@ -244,6 +247,8 @@ TORCH = Probe(
         "no-nccl": "bad",
         "without-nccl": "info",
         "too-old": "bad",
+        "lacks": "bad",
+        "misnamed": "bad",
         "shadowed-module": "bad",
         "two-nccl": "bad",
         "shadowed-other": "info",

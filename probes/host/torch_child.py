@@ -109,7 +109,29 @@ def imported() -> Facts:
     if flags is not None:
         facts["arch"] = (flags() or "").split()
     facts["nccl_loaded"] = loaded("libnccl")
+    facts["names"] = names()
     return facts
+
+
+MODULES = (
+    "torch", "torch.distributed", "torch.multiprocessing", "torch.nn.parallel", "torch.cuda",
+    "torch.utils.data", "torch.utils.data.distributed",
+)  # fmt: skip
+
+
+def names() -> Facts:
+    """What each of these modules has, submodules that nobody imported yet too."""
+    import pkgutil
+
+    found: Facts = {}
+    for name in MODULES:
+        module = sys.modules.get(name)
+        if module is None or name == "torch.distributed" and not module.is_available():
+            continue
+        there = {n for n in dir(module) if not n.startswith("_")}
+        there.update(m.name for m in pkgutil.iter_modules(getattr(module, "__path__", [])))
+        found[name] = sorted(there)
+    return found
 
 
 def loaded(library: str) -> list[str]:
