@@ -28,12 +28,15 @@ def _aliases(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.split(".")[0] == "torch":
+                if _is_torch(alias.name):
                     yield (alias.asname, alias.name) if alias.asname else ("torch", "torch")
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            if (node.module or "").split(".")[0] == "torch":
-                for alias in node.names:
-                    yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and _is_torch(node.module):
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def _is_torch(module: str | None) -> bool:
+    return (module or "").split(".")[0] == "torch"
 
 
 def _rebound(tree: ast.Module) -> Iterator[str]:
