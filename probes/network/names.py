@@ -19,8 +19,8 @@ from ddp_assist.probes.network.scope import environment, spans_hosts
 RESOLVE = Path(__file__).with_name("resolve_child.py")
 DEADLINE = 6.0
 SLOW = 0.9
-"""Seconds, less than the shortest time-out of a resolver; torch asks once for each connection, on the
-one thread that serves all ranks."""
+"""Seconds, less than the shortest time-out of a resolver; torch asks once for each connection, on
+the one thread that serves all ranks."""
 
 # Shapes that only documentation uses: <MASTER_IP>, ${ADDR}, xxx.xxx.xxx.xxx, your-master, 10.x.x.x
 PLACEHOLDER = re.compile(
