@@ -1,57 +1,70 @@
-"""`check --json` as a whole against `python -m torch.utils.collect_env`: JSON on stdout."""
+"""Start of each verb, and `check` as a whole against torch's and accelerate's own reports.
+
+    python benchmarks/check.py [--rounds 5]
+
+Peers that are not installed are left out: pip install -r benchmarks/requirements.txt
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
+import shutil
 import sys
-import time
+from collections.abc import Sequence
+from pathlib import Path
 
+from measuring import OURS, Row, command, in_turn, keep, peak_mb, row
+
+BIN = str(Path(sys.executable).parent)
+CHECK = [*OURS, "check", "--json"]
 PEERS = {
-    "check": [sys.executable, "-m", "ddp_assist", "check", "--json"],
-    "collect_env": [sys.executable, "-m", "torch.utils.collect_env"],
+    "`torch.utils.collect_env`": [sys.executable, "-m", "torch.utils.collect_env"],
+    "`accelerate env`": ["accelerate", "env"],
+    "`ds_report`": ["ds_report"],
 }
+VERBS = {
+    "--help": [*OURS, "--help"], "explain": [*OURS, "explain", "fd-limit"],
+    "diagnose of a log": [*OURS, "diagnose", "--log", "-"],
+    "redact": [*OURS, "redact", "/dev/null"],
+}  # fmt: skip
 
 
-def run(command: list[str]) -> tuple[float, int, int]:
-    """Seconds, peak memory of the process in KiB, exit code."""
-    began = time.perf_counter()
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    return time.perf_counter() - began, usage.ru_maxrss, child.returncode
+def installed() -> dict[str, list[str]]:
+    found = {}
+    for name, words in PEERS.items():
+        program = words[0] if words[0] == sys.executable else shutil.which(words[0], path=BIN)
+        if program:
+            found[name] = [program, *words[1:]]
+    return found
 
 
-def main() -> None:
+def verbs(rounds: int) -> list[Row]:
+    """Each beside a Python that does nothing: what is not ours to save."""
+    empty = command(sys.executable, "-c", "pass")
+    rows: list[Row] = []
+    for name, words in VERBS.items():
+        ours = command(*words, codes=(0, 1, 3, 5))
+        took = in_turn({"ours": ours, "python": empty}, rounds)
+        rows.append(row(f"start: {name}", "`python -c pass`", took["ours"], took["python"],
+                        here_mb=peak_mb(words)))  # fmt: skip
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=5)
-    asked = parser.parse_args()
-    peers = {}
-    for name, command in PEERS.items():
-        runs = [run(command) for _ in range(asked.times)]
-        peers[name] = {
-            "command": command[1:],
-            "median_s": round(statistics.median(r[0] for r in runs), 3),
-            "best_s": round(min(r[0] for r in runs), 3),
-            "peak_mb": round(max(r[1] for r in runs) / 1024, 1),
-            "exit_codes": sorted({r[2] for r in runs}),
-        }
-    share = peers["check"]["median_s"] / peers["collect_env"]["median_s"]  # type: ignore[operator]
-    result = {
-        "benchmark": "check",
-        "python": sys.version.split()[0],
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "peers": peers,
-        "check_over_collect_env": round(share, 3),
-    }
-    print(json.dumps(result, indent=1))
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args(argv).rounds
+    peers = installed()
+    ours = command(*CHECK, codes=(0, 1, 5))
+    sides = {"ours": ours, **{name: command(*words) for name, words in peers.items()}}
+    took = in_turn(sides, rounds)
+    rows = [
+        row("everything this host can tell (`check --json`)", peer, took["ours"], took[peer],
+            name="check" if "collect_env" in peer else None,
+            here_mb=peak_mb(CHECK), peer_mb=peak_mb(words))
+        for peer, words in peers.items()
+    ]  # fmt: skip
+    keep("check", [*rows, *verbs(rounds)])
 
 
 if __name__ == "__main__":

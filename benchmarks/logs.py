@@ -1,21 +1,21 @@
-"""How fast a large log of 64 ranks is read, against grep and Python's re on the same words.
+"""How fast a large log of many ranks is read, against grep and Python's re on the same words.
 
-python benchmarks/logs.py [--size-mb 500] [--ranks 64] prints JSON.
+    python benchmarks/logs.py [--size-mb 500] [--ranks 64 1024] [--rounds 3]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
 import resource
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from measuring import Row, command, in_turn, keep, row
 
 from ddp_assist.probes.logs.literals import required
 from ddp_assist.probes.logs.reading import read
@@ -46,15 +46,6 @@ def write_log(path: Path, megabytes: int, ranks: int) -> None:
                 log.write(PLANTED.format(rank=3).encode())
 
 
-def timed_grep(log: Path, words: Path) -> float:
-    begun = time.perf_counter()
-    subprocess.run(
-        ["grep", "-c", "-F", "-f", str(words), str(log)], check=False, capture_output=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )  # fmt: skip
-    return time.perf_counter() - begun
-
-
 def timed_re(log: Path, words: list[str], megabytes: int) -> float:
     """Seconds for the whole log, told from its first megabytes: all of it would take minutes."""
     pattern = re.compile("|".join(map(re.escape, words)).encode())
@@ -66,34 +57,40 @@ def timed_re(log: Path, words: list[str], megabytes: int) -> float:
     return (time.perf_counter() - begun) * megabytes / part
 
 
-def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--size-mb", type=int, default=500)
-    asked.add_argument("--ranks", type=int, default=64)
-    given = asked.parse_args()
+def measure(megabytes: int, ranks: int, rounds: int) -> list[Row]:
     words = sorted({word for each in signatures() for word in required(each.pattern) or ()})
     with tempfile.TemporaryDirectory() as folder:
         log, list_of_words = Path(folder, "job.log"), Path(folder, "words")
-        write_log(log, given.size_mb, given.ranks)
+        write_log(log, megabytes, ranks)
         list_of_words.write_text("\n".join(words) + "\n")
         read((str(list_of_words),))  # patterns are compiled once, whatever is read afterwards
-        begun = time.perf_counter()
-        found = read((str(log),))
-        ours = time.perf_counter() - begun
-        grep = min(timed_grep(log, list_of_words) for _ in range(2))
-        python = timed_re(log, words, given.size_mb)
-        size = log.stat().st_size / 1e6
-    json.dump({
-        "size_mb": round(size, 1), "signatures": len(signatures()), "words": len(words),
-        "seconds": round(ours, 3), "mb_per_s": round(size / ours, 1),
-        "grep_seconds": round(grep, 3), "python_re_seconds": round(python, 1),
-        "times_grep": round(grep / ours, 2), "times_python_re": round(python / ours, 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "found": sorted(found[0].hits),
-    }, sys.stdout, indent=1)  # fmt: skip
-    print()
-    return 0
+        grep = command("grep", "-c", "-F", "-f", str(list_of_words), str(log), codes=(0, 1),
+                       env={**os.environ, "LC_ALL": "C"})  # fmt: skip
+        took = in_turn({"ours": lambda: recognise(log), "grep": grep}, rounds)
+        python = [timed_re(log, words, megabytes)] * rounds
+    what = f"a {megabytes} MB log of {ranks} ranks against {len(signatures())} signatures"
+    more = {"here_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "mb_per_s": round(megabytes / min(took["ours"]), 1), "words": len(words)}  # fmt: skip
+    return [
+        row(what, "`grep -c -F -f`", took["ours"], took["grep"], name="log", **more),
+        row(what, "Python's `re`, told from its first 8 MB", took["ours"], python),
+    ]
+
+
+def recognise(log: Path) -> None:
+    """Read anew each time: who watches is given no remembered answer."""
+    (found,) = read((str(log),), lambda done, so_far: None)
+    assert "collective-timed-out" in found.hits
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--size-mb", type=int, default=500)
+    asked.add_argument("--ranks", type=int, nargs="+", default=[64])
+    asked.add_argument("--rounds", type=int, default=3)
+    given = asked.parse_args(argv)
+    keep("logs", [r for ranks in given.ranks for r in measure(given.size_mb, ranks, given.rounds)])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,9 +1,11 @@
-"""How fast the gate and the redactor are: MB/s per kind of text, and time(2n) / time(n)."""
+"""How fast the gate and the redactor are: MB/s for each kind of text, and time(2n) / time(n)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+
+from measuring import keep
 
 from ddp_assist.app.report import Redactor
 from ddp_assist.probes.text import clean
@@ -31,16 +33,18 @@ def seconds(work: Callable[[str], str], text: str) -> float:
 def main() -> None:
     redactor = Redactor(
         {"HF_TOKEN": "canary-value-1"}, "node07.cluster.example", "jdoe", "/home/jdoe"
-    )  # noqa: E501
-    print(f"{'':16}{'clean':>12}{'2n/n':>6}{'redact':>12}{'2n/n':>6}")
+    )
+    rows = []
     for kind, unit in KINDS.items():
-        row = f"{kind:16}"
-        for work, size in ((clean, 4_000_000), (redactor.text, 1_000_000)):
+        for name, work, size in (
+            ("clean", clean, 4_000_000), ("redact", redactor.text, 1_000_000)
+        ):  # fmt: skip
             text = unit * (size // len(unit))
             once = min(seconds(work, text) for _ in range(3))
             twice = min(seconds(work, text * 2) for _ in range(2))
-            row += f"{len(text) / once / 1e6:7.0f} MB/s{twice / once:6.1f}"
-        print(row)
+            rows.append({"what": f"{name}: {kind}", "mb_per_s": round(len(text) / once / 1e6, 1),
+                         "time_of_twice": round(twice / once, 2)})  # fmt: skip
+    keep("text", rows)
 
 
 if __name__ == "__main__":
