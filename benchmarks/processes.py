@@ -65,7 +65,7 @@ def measure(count: int, rounds: int) -> list[Row]:
         took = in_turn(SIDES, rounds)
         there = len(snapshot())
     return [
-        row(f"one pass over {count:,} processes", peer, took["ours"], took[peer], there=there,
+        row(f"one pass over {count:,} processes", peer, took["ours"], took[peer], processes=there,
             name="pass" if count >= 2_000 and "once" in peer else None)
         for peer in took if peer != "ours"
     ]  # fmt: skip
