@@ -49,6 +49,7 @@ class Live:
     def __init__(self) -> None:
         self.trials: Trials | None = None
         self.turn = threading.Lock()
+        self.leaving = threading.Event()
 
     def look(self, question: Question, told: Told, cancel: threading.Event) -> Diagnosis:
         from ddp_assist.app.diagnose import diagnose
@@ -65,7 +66,7 @@ class Live:
             if self.trials is None or self.trials.python != question.python:
                 if self.trials is not None:
                     self.trials.close()
-                self.trials = Trials(question)
+                self.trials = Trials(question, cancel=self.leaving)
                 self.trials.start()
             return self.trials
 
@@ -79,7 +80,7 @@ class Live:
 
         trials = self._warm(diagnosis.question)
         trials.on_stage = on_stage
-        proven = prove(diagnosis, fix, trials.meet)
+        proven = prove(diagnosis, fix, trials.meet, self.leaving)
         diagnosis.trial = trials.last
         return proven
 
@@ -114,6 +115,7 @@ class Live:
         return end(pinned, force)
 
     def close(self) -> None:
+        self.leaving.set()  # a trial that runs would be waited for
         with self.turn:
             if self.trials is not None:
                 self.trials.close()

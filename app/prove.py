@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -64,11 +65,13 @@ def fill(text: str, seen: Mapping[str, Any]) -> str:
     return text
 
 
-def prove(diagnosis: Diagnosis, fix: Fix, trial: Trial | None) -> Fix:
+def prove(
+    diagnosis: Diagnosis, fix: Fix, trial: Trial | None, cancel: threading.Event | None = None
+) -> Fix:
     """Looks again with the fix in place, and lets ranks meet where it says they can."""
     if fix.launch is None and not fix.files:
         return replace(fix, why=fix.why or "this cure is not a command, so it was not tried here")
-    again = look_again(diagnosis, fix)
+    again = look_again(diagnosis, fix, cancel)
     still = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
     if still:
         said = still[0].speaks_for[0].sentence
@@ -93,7 +96,9 @@ def trial_env(diagnosis: Diagnosis, fix: Fix) -> dict[str, str | None]:
     return {**{name: seen.get(name) for name in sorted(names)}, **given}
 
 
-def look_again(diagnosis: Diagnosis, fix: Fix) -> Diagnosis:
+def look_again(
+    diagnosis: Diagnosis, fix: Fix, cancel: threading.Event | None = None
+) -> Diagnosis:
     """The probes run again on the corrected launch and script, without the old log."""
     from ddp_assist.app.export import corrected
 
@@ -105,7 +110,8 @@ def look_again(diagnosis: Diagnosis, fix: Fix) -> Diagnosis:
                 python=diagnosis.question.python,
                 env=diagnosis.question.env,
                 cwd=diagnosis.question.cwd,
-            )
+            ),
+            cancel=cancel,
         )
 
 

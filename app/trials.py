@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -18,17 +19,20 @@ class Trials:
     """A context: nothing of it survives the diagnosis.
 
     `on_stage` hears of each stage of each rank as it comes, and `say` what a trial takes of the
-    GPUs before it begins, and what else is tried when NCCL fails; both in the caller's thread."""
+    GPUs before it begins, and what else is tried when NCCL fails; both in the caller's thread.
+    `cancel` ends a trial that runs."""
 
     def __init__(
         self,
         question: Question,
         on_stage: OnStage | None = None,
         say: Callable[[str], None] = lambda text: None,
+        cancel: threading.Event | None = None,
     ) -> None:
         self.python = question.python
         self.on_stage = on_stage
         self.say = say
+        self.cancel = cancel
         self.warm = WarmTorch(question.python)
         self.last: Mapping[str, Any] | None = None
 
@@ -64,4 +68,4 @@ class Trials:
     def _try(self, spec: TrialSpec) -> TrialResult:
         if spec.cost:
             self.say(spec.cost)
-        return self.warm.run_trial(spec, self.on_stage, say=self.say)
+        return self.warm.run_trial(spec, self.on_stage, self.cancel, self.say)

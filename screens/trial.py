@@ -41,9 +41,15 @@ class TrialScreen(Framed):
         self.query_one("#what", Line).say(
             f"Backend  {names}     Ranks  {self.ranks}\n"
             "Our own ranks meet on 127.0.0.1 and do one all_reduce. Nothing of yours runs,\n"
-            "and after at most 30 s nothing of it is left."
+            "and after at most 30 s nothing of it is left." + self._cost()
         )
         self.query_one(Page).say("\n".join(self._picture()))
+
+    def _cost(self) -> str:
+        from ddp_assist.probes.trial.spec import TrialSpec
+
+        cost = TrialSpec(backend=self.backend, nproc=self.ranks).cost
+        return f"\nWith NCCL {cost}." if cost else ""
 
     def _picture(self) -> list[str]:
         if self.session.trying is not None:

@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ddp_assist.probes.trial.children import leftovers
+
 PREFIX = "ddp-assist-trial-"
 
 
@@ -19,8 +21,11 @@ class Shelter:
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
         try:
-            self.lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            # It gets its name only when it is locked, or another start might sweep it in between.
+            new = self.path / "lock.new"
+            self.lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(self.path / "lock")
         except OSError:
             shutil.rmtree(self.path, ignore_errors=True)
             raise
@@ -31,13 +36,22 @@ class Shelter:
 
 
 def sweep() -> list[Path]:
-    """Remove directories of trials whose processes are all gone; says which."""
+    """Remove what trials left whose processes are all gone; says which directories."""
     swept = []
     for path in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
         if _abandoned(path):
+            leftovers.sweep(_began(path))
             shutil.rmtree(path, ignore_errors=True)
             swept.append(path)
     return swept
+
+
+def _began(path: Path) -> float:
+    """When its trial began: the lock is made then, and never written to."""
+    try:
+        return (path / "lock").lstat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _abandoned(path: Path) -> bool:

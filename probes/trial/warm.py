@@ -23,7 +23,9 @@ from ddp_assist.probes.trial.verdict import Course, OnStage
 
 IDLE = 60.0
 """Seconds after which the memory of an idle child is given back."""
-IMPORT = 60.0
+FIRST = 30.0
+"""The same from the start to the first trial: where we are frozen meanwhile, it goes as soon as a
+trial would, and where somebody was only slow, another one is started."""
 # Read when they are used, so setting them after torch was imported is as good as before.
 LATE = ("GLOO_", "NCCL_", "TORCH_NCCL_", "MASTER_", "CUDA_VISIBLE_DEVICES")
 
@@ -74,7 +76,7 @@ class WarmTorch:
         self._end()
         self.heard, self.tried = [], False
         with contextlib.suppress(NotStarted):  # the cold trial that follows says why
-            self.guard = Guard(interpreter(self.python), self.env, self.cwd, IMPORT + IDLE)
+            self.guard = Guard(interpreter(self.python), self.env, self.cwd, FIRST)
         return self.guard
 
     def _end(self) -> None:

@@ -5,6 +5,7 @@ Moments are random. DDP_ASSIST_MOMENTS says how many a cell of the matrix has (2
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import random
@@ -27,8 +28,8 @@ from ddp_assist.probes.trial.spec import Stage, TrialSpec
 from ddp_assist.probes.trial.warm import WarmTorch
 
 ROOT = Path(__file__).parents[2]
-MOMENTS = int(os.environ.get("DDP_ASSIST_MOMENTS", "6"))
-SIDE_BY_SIDE = 6
+MOMENTS = int(os.environ.get("DDP_ASSIST_MOMENTS", "4"))
+SIDE_BY_SIDE = 4
 DEADLINE = 3.0
 # Rank 2 never comes, so that the trial lives until something ends it.
 COLD = f"run_trial(TrialSpec(nproc=3, ranks=(0, 1), deadline={DEADLINE}))"
@@ -315,6 +316,27 @@ def test_a_living_trials_directory_is_not_swept(private_tmp: Path) -> None:
     assert mine.path.stat().st_mode & 0o777 == 0o700
     mine.release()
     foreign.unlink()
+
+
+def test_a_trial_that_starts_is_not_swept_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another start sweeps before and after ours has locked its directory."""
+    flock = fcntl.flock
+    ours: list[int] = []
+    swept: list[Path] = []
+
+    def lock(fd: int, how: int) -> None:
+        if not ours:
+            ours.append(fd)
+            swept.extend(sweep())
+            flock(fd, how)
+            swept.extend(sweep())
+        else:
+            flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    mine = Shelter()
+    assert swept == [] == sweep() and mine.path.exists()
+    mine.release()
 
 
 def test_a_kept_log_is_private(private_tmp: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ddp_assist.probes.trial.nccl import (
     what_nccl_said,
     worth_experiments,
 )
+from ddp_assist.probes.trial.run import run_trial
 from ddp_assist.probes.trial.spec import LONGEST, SpecError, TrialResult, TrialSpec
 from ddp_assist.probes.trial.warm import WarmTorch
 
@@ -72,6 +74,16 @@ def test_recorded_gpus(path: Path, recorded_gpus: tuple[WarmTorch, Path]) -> Non
     assert len(result.experiments) == expect.get("experiments", 0)
     for note in expect.get("notes", ()):
         assert any(note in said for said in result.notes), result.notes
+
+
+def test_shared_memory_of_killed_ranks_goes_with_the_trial(tmp_path: Path) -> None:
+    left = f"nccl-{secrets.token_hex(6)}"
+    recording = tmp_path / "recording.json"
+    recording.write_text(json.dumps({"gpus": 1, "leaves": left, "group": {"all": "dies"}}))
+    env = {"PYTHONPATH": str(HERE / "gpus"), "GPUS": str(recording)}
+    result = run_trial(TrialSpec(backend="nccl", nproc=1, env=env))
+    assert (result.outcome, result.kind) == ("group", "ended")
+    assert not Path("/dev/shm", left).exists()
 
 
 @pytest.mark.parametrize(("name", "warnings"), [

@@ -1,1 +1,3 @@
-"""Programs that the target's interpreter runs by file path; nothing here is imported by ours."""
+"""Programs that the target's interpreter runs by file path.
+
+Ours imports none of them but `leftovers`, which is there for both."""

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -20,6 +21,7 @@ import sys
 import time
 from typing import Any
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWPID = 0x20000000
@@ -172,7 +174,7 @@ WAKE = -1
 
 def main(argv: list[str]) -> None:
     global WAKE
-    shelter, seconds = argv[0], float(argv[1])
+    shelter, seconds, began = argv[0], float(argv[1]), time.time()
     limit = time.monotonic() + seconds
     command = argv[argv.index("--") + 1:]
     namespace = "--namespace" in argv[: argv.index("--")]
@@ -198,6 +200,7 @@ def main(argv: list[str]) -> None:
     else:
         ended, status = watch(worker, pipe, limit)
     killed = sweep()
+    runpy.run_path(os.path.join(HERE, "leftovers.py"))["sweep"](began)
     shutil.rmtree(shelter, ignore_errors=True)
     code = None
     if status is not None:

@@ -193,7 +193,7 @@ def connect(dist: Any, version: Any, plan: Plan, listener: int | None) -> Any:
         # torch waits without end for a web server or a silent program to speak its language.
         patience = remaining(plan, 3.0).total_seconds() / 3
         seen = what_answers(plan["addr"], plan["port"], patience)
-        if seen is not None and seen.kind in ("http", "not-a-store"):
+        if seen is not None and seen.kind != "refused":  # who is refused may only be early
             raise seen
     try:
         return dist.TCPStore(plan["addr"], plan["port"], plan["world"], False, **more)

@@ -60,6 +60,8 @@ def init_process_group(backend: str, device_id: object = None, **more: Any) -> N
     assert (backend, os.environ["NCCL_DEBUG"]) == ("nccl", "INFO")
     for line in recording().get("log", {}).get(str(me["rank"]), "").splitlines():
         print(line, flush=True)
+    if recording().get("leaves"):
+        Path("/dev/shm", recording()["leaves"]).write_bytes(bytes(4096))
     come_to("group")
     real.init("gloo", **more)
 
