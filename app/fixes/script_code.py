@@ -10,12 +10,39 @@ from ddp_assist.app.fixes.script_meeting import leave_port
 
 def imports(draft: Draft) -> None:
     found = [f for f in draft.alike if f.data.get("kind") == "name"]
+    if draft.data.get("kind") == "attribute":
+        text, place = draft.text, draft.data["value_span"]
+        end, name = place[2:], draft.data["name"]
+        text.replace([end[0], end[1] - len(name), *end], draft.data["meant"])
+        return
+    if draft.data.get("kind") == "name.unbound":
+        _global(draft)
+        return
     if draft.data.get("kind") != "name":
         raise NotMine
     if not all(f.data.get("add") for f in found):
         raise NoEdit
     for finding in found:
         draft.text.add_import(str(finding.data["add"]))
+
+
+def _global(draft: Draft) -> None:
+    """`global NAME` as the first line of the function that changes it."""
+    text, line = draft.text, draft.place[0]
+    if not any(
+        isinstance(t, ast.Name) and t.id == draft.data["name"]
+        for s in (text.source.tree.body if text.source.tree is not None else [])
+        if isinstance(s, ast.Assign)
+        for t in s.targets
+    ):
+        raise NoEdit
+    around = [
+        n
+        for n in ast.walk(text.source.tree or ast.Pass())
+        if isinstance(n, ast.FunctionDef) and n.lineno < line <= (n.end_lineno or 0)
+    ]
+    first = max(around, key=lambda n: n.lineno).body[0]
+    text.insert(first.lineno, f"{text.indentation(first.lineno)}global {draft.data['name']}")
 
 
 def empty_body(draft: Draft) -> None:

@@ -236,14 +236,26 @@ def fresh_file(draft: Draft) -> None:
     draft.text.replace(draft.data["value_span"], '"tcp://127.0.0.1:29500"')
 
 
+_GLOBAL = {
+    "OMPI_COMM_WORLD_LOCAL_RANK": "OMPI_COMM_WORLD_RANK",
+    "SLURM_LOCALID": "SLURM_PROCID",
+    "LOCAL_RANK": "RANK",
+}
+"""The variable of the rank in the whole job, by that of the rank on its node."""
+
+
 def global_rank(draft: Draft) -> None:
     text, place = draft.text, draft.data["value_span"]
     code = text.get(place)
-    if "LOCAL_RANK" in code:
-        text.replace(place, code.replace("LOCAL_RANK", "RANK"))
+    plan = draft.situation.target.plan
+    launcher = plan.launcher if plan is not None else ""
+    name = next((n for n in _GLOBAL if n in code), "")
+    if name:
+        text.replace(place, code.replace(name, _GLOBAL[name]))
     else:
+        right = {"srun": "SLURM_PROCID", "mpirun": "OMPI_COMM_WORLD_RANK"}.get(launcher, "RANK")
         text.add_import("import os")
-        text.replace(place, 'int(os.environ["RANK"])')
+        text.replace(place, f'int(os.environ["{right}"])')
 
 
 def once(draft: Draft) -> None:
@@ -259,9 +271,9 @@ def once(draft: Draft) -> None:
 
 def make_group(draft: Draft) -> None:
     plan = draft.situation.target.plan
-    if plan is None or plan.launcher not in SETTERS:
-        raise NoEdit
     text = draft.text
+    if plan is None or plan.launcher not in SETTERS or "init_process_group" in text.source.text:
+        raise NoEdit  # it is there, and not reached by all: where it belongs is not ours to guess
     statement = text.statement_at(draft.place[0])
     if statement is None:
         raise NoEdit
@@ -284,10 +296,17 @@ def make_group(draft: Draft) -> None:
 
 
 def world(draft: Draft) -> None:
-    place = draft.data.get("started_span")
-    if place is None:
+    place, told = draft.data.get("started_span"), draft.data.get("value_span")
+    plan = draft.situation.target.plan
+    if plan is not None and plan.launcher in SETTERS and told is not None:
+        draft.text.add_import("import os")
+        draft.text.replace(told, 'int(os.environ["WORLD_SIZE"])')
+    elif place is not None:
+        draft.text.replace(place, str(draft.data["world_size"]))
+    elif told is not None:
+        draft.text.replace(told, str(draft.data["started"]))
+    else:
         raise NoEdit
-    draft.text.replace(place, str(draft.data["world_size"]))
 
 
 def in_range(draft: Draft) -> None:

@@ -56,10 +56,14 @@ def _rank_first(draft: Draft) -> None:
     if not isinstance(function, ast.FunctionDef):
         raise NoEdit
     names = [a.arg for a in function.args.args]
-    if len(names) != draft.data["given"] or {"rank", "local_rank", "gpu"} & set(names):
+    own = names[:1] in (["self"], ["cls"])
+    if len(names) - own != draft.data["given"] or {"rank", "local_rank", "gpu"} & set(names):
         raise NoEdit
-    if names:
-        start = text.place(function.args.args[0])[:2]
+    if own and len(names) == 1:
+        end = text.place(function.args.args[0])[2:]
+        text.replace([*end, *end], ", rank")
+    elif names:
+        start = text.place(function.args.args[own])[:2]
         text.replace([*start, *start], "rank, ")
     else:
         line = function.lineno

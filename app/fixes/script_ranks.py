@@ -32,11 +32,31 @@ def for_all(draft: Draft) -> None:
         text.insert((branch.end_lineno or 0) + 1, outer + text.source.code(inside))
         return
     moved = _needed(branch.body[: index + 1])
+    at_root = _list_at_root(text, draft, text.source.code(branch.test))
     for statement in moved:
-        text.insert(branch.lineno, *_dedented(text, statement, outer))
+        rows = _dedented(text, statement, outer)
+        if at_root and statement is inside:
+            rows = "\n".join(rows).replace(*at_root, 1).split("\n")
+        text.insert(branch.lineno, *rows)
         text.delete_lines(statement.lineno, statement.end_lineno or statement.lineno)
     if len(moved) == len(branch.body):
         text.delete_lines(branch.lineno, branch.body[0].lineno - 1)
+
+
+def _list_at_root(text: Text, draft: Draft, test: str) -> tuple[str, str] | None:
+    """The list that only the root may give to gather and scatter, before and after."""
+    place = {"gather": 1, "gather_object": 1, "scatter": 1, "scatter_object_list": 1}
+    if draft.data["collective"] not in place:
+        return None
+    given = argument(draft.call, "", place[draft.data["collective"]])
+    for name in ("gather_list", "object_gather_list", "scatter_list", "scatter_object_input_list"):
+        given = argument(draft.call, name) or given
+    if given is None or isinstance(given, ast.IfExp):
+        return None
+    code = text.source.code(given)
+    if text.source.code(draft.call).count(code) != 1:
+        raise NoEdit
+    return code, f"{code} if {test} else None"
 
 
 def _on_rank(test: ast.expr) -> bool:
@@ -67,6 +87,26 @@ def _dedented(text: Text, statement: ast.stmt, outer: str) -> list[str]:
     own = len(text.indentation(statement.lineno))
     rows = text.source.lines[statement.lineno - 1 : statement.end_lineno]
     return [outer + row[own:] if row[:own].isspace() else row for row in rows]
+
+
+def under_join(draft: Draft) -> None:
+    """The loop of a DDP model under Join, in which a rank that is done shadows the others."""
+    text, model = draft.text, draft.data.get("model")
+    loop = text.statement_at(draft.place[0])
+    if not model or not isinstance(loop, ast.For | ast.While) or loop.lineno != draft.place[0]:
+        raise NoEdit
+    indent = text.indentation(loop.lineno)
+    text.add_import("from torch.distributed.algorithms.join import Join")
+    text.insert(loop.lineno, f"{indent}with Join([{model}]):")
+    text.indent(loop.lineno, loop.end_lineno or loop.lineno)
+
+
+def without_rank(draft: Draft) -> None:
+    """The size as it is without the rank that was mixed into it."""
+    data = draft.data
+    if not data.get("mix"):
+        raise NoEdit
+    draft.file(data["mix_file"]).replace(data["mix"], data["keep"])
 
 
 def unused(draft: Draft) -> None:
@@ -173,7 +213,7 @@ CURES = {
             "wrap the loop: with torch.distributed.algorithms.join.Join([model]): for ...",
             "or give each rank the same number of batches (DistributedSampler, drop_last)",
         ),
-        None,
+        under_join,
         ("uneven-inputs",),
     ),
     "find-unused-parameters": Cure(
@@ -190,7 +230,7 @@ CURES = {
     "same-shape-for-all": Cure(
         "the same shapes in every rank",
         ("make sizes from what all ranks share: compute them in rank 0 and broadcast them",),
-        None,
+        without_rank,
         ("shape-mismatch",),
     ),
     "tensor-to-device": Cure(

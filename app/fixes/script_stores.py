@@ -27,8 +27,9 @@ def one_host(draft: Draft) -> None:
             raise NoEdit
         text.replace(place, "False")
         return
-    if not rank or not str(rank).isidentifier():
-        raise NoEdit
+    if not rank:
+        _host_in_parent(draft)
+        return
     if draft.finding.outcome.startswith("store-not-hosted") or place is None:
         node = argument(call, "is_master", 3)
         if node is not None:
@@ -37,6 +38,76 @@ def one_host(draft: Draft) -> None:
             append_argument(text, call, f"is_master={rank} == 0")
     else:
         text.replace(place, f"{rank} == 0")
+
+
+def _host_in_parent(draft: Draft) -> None:
+    """A store in the process that starts the workers, where these do not know their rank."""
+    text, data = draft.text, draft.data
+    if not draft.finding.outcome.startswith("store-not-hosted") or not data.get("parent"):
+        raise NoEdit
+    statement = text.statement_at(data["parent"][0])
+    if statement is None:
+        raise NoEdit
+    indent = text.indentation(statement.lineno)
+    made = f"{data['maker']}({data['endpoint']}, is_master=True, wait_for_workers=False)"
+    text.insert(statement.lineno, f"{indent}store_host = {made}")
+
+
+def add_up(draft: Draft) -> None:
+    """get, change, set of a counter becomes the store's own add, which is one step."""
+    text, data = draft.text, draft.data
+    call = draft.call
+    statement = text.statement_at(call.lineno)
+    value = argument(call, "value", 1)
+    if data.get("late") or not isinstance(statement, ast.Expr) or value is None:
+        raise NoEdit
+    if not isinstance(call.func, ast.Attribute) or not call.args:
+        raise NoEdit
+    owner, key = text.source.code(call.func.value), text.source.code(call.args[0])
+    inner = value
+    while isinstance(inner, ast.Call) and len(inner.args) == 1:
+        inner = inner.args[0]
+    held = inner.left if isinstance(inner, ast.BinOp) else inner
+    step = text.source.code(inner.right) if isinstance(inner, ast.BinOp) else ""
+    if isinstance(inner, ast.BinOp) and not isinstance(inner.op, ast.Add):
+        raise NoEdit
+    if not isinstance(held, ast.Name):
+        if not step or f"{owner}.get({key})" not in text.source.code(held):
+            raise NoEdit
+        text.replace(text.place(statement), f"{owner}.add({key}, {step})")
+        return
+    step = _read_and_raised(text, statement, held.id, f"{owner}.get({key})", step)
+    text.replace(text.place(statement), f"{owner}.add({key}, {step})")
+
+
+def _read_and_raised(text: Text, last: ast.stmt, name: str, read: str, step: str) -> str:
+    """Takes away `name = int(store.get(key))` and `name += n` above; gives back the step."""
+    body = next(
+        (
+            b
+            for n in ast.walk(text.source.tree or ast.Pass())
+            for b in (getattr(n, "body", None), getattr(n, "orelse", None))
+            if isinstance(b, list) and last in b
+        ),
+        [],
+    )
+    for statement in reversed(body[: body.index(last)] if last in body else []):
+        code = text.source.code(statement)
+        raised = isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add)
+        if (
+            raised
+            and isinstance(statement, ast.AugAssign)
+            and ast.unparse(statement.target) == name
+        ):
+            step = text.source.code(statement.value)
+        elif not (isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name):
+            raise NoEdit
+        text.delete_lines(statement.lineno, statement.end_lineno or statement.lineno)
+        if read in code:
+            if not step:
+                raise NoEdit
+            return step
+    raise NoEdit
 
 
 def set_get(draft: Draft) -> None:
@@ -52,6 +123,10 @@ def set_get(draft: Draft) -> None:
         text.replace(data["value_span"], "None")
     for data in kinds.get("method", []):
         _method(text, data)
+    for data in kinds.get("timeout", []):
+        code = text.get(data["value_span"])
+        text.replace(data["value_span"], f"timedelta(seconds={code})")
+        text.add_import("from datetime import timedelta")
     tensors: set[str] = set()
     for data in kinds.get("value", []):
         tensors |= _value(text, data)
@@ -136,8 +211,20 @@ def _numbers(text: Text, data: dict[str, Any], tensors: set[str]) -> None:
                 "float" if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) else "int"
             )
             text.replace(text.place(inner), f"{kind}({text.source.code(inner)})")
+            if isinstance(node, ast.BinOp) and _is_set(text, node):
+                start, end = text.place(node)[:2], text.place(node)[2:]
+                text.replace([*start, *start], "str(")
+                text.replace([*end, *end], ")")
             return
     raise NoEdit
+
+
+def _is_set(text: Text, value: ast.expr) -> bool:
+    """Whether a value is what some store is told to keep."""
+    return any(
+        isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "set" and value in n.args
+        for n in ast.walk(text.source.tree or ast.Pass())
+    )
 
 
 def _items(text: Text) -> None:
@@ -275,7 +362,7 @@ CURES = {
             "or leave the arithmetic to dist.all_reduce; for a counter, store.add(key, 1) is one "
             "step",
         ),
-        None,
+        add_up,
         ("store-race",),
     ),
     "store-client-per-process": Cure(

@@ -413,6 +413,7 @@ def world_size(facts: ScriptFacts) -> Iterator[Finding]:
                     world_size=told,
                     started=gang.size,
                     started_span=span,
+                    value_span=_given_size(call),
                 )
                 return
             if told < gang.size:
@@ -420,8 +421,20 @@ def world_size(facts: ScriptFacts) -> Iterator[Finding]:
                     f"world_size is {told}, but {gang.size} processes are started: ranks "
                     f"from {told} on are refused"
                 )
-                yield at(call, "world-size-mismatch", sentence, world_size=told, started=gang.size)
+                yield at(
+                    call,
+                    "world-size-mismatch",
+                    sentence,
+                    world_size=told,
+                    started=gang.size,
+                    value_span=_given_size(call),
+                )
                 return
+
+
+def _given_size(call: Call) -> list[int] | None:
+    node = call.node_of("world_size", 3)
+    return place(call.source, node) if node is not None else None
 
 
 CHECKS = (

@@ -134,7 +134,7 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
                         f"{call.name.rpartition('.')[2]} is built with another size on "
                         "each rank; DDP needs the same model on all"
                     )
-                    yield at(call, "shape-mismatch", sentence, model=True)
+                    yield at(call, "shape-mismatch", sentence, model=True, **_mixed(differs))
                     return
             last = call.name.rpartition(".")[2]
             if last in _TENSOR and call.name.startswith("torch.distributed."):
@@ -146,13 +146,39 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
                         f"the tensor given to {call.name.rpartition('.')[2]} has another "
                         "shape on each rank"
                     )
+                    sizes = [*made.args, *(i for a in made.args for i in a.items or ())]
                     yield at(
                         call,
                         "shape-mismatch",
                         sentence,
                         made=made.source.where(getattr(made.node, "lineno", 1)),
+                        **_mixed(sizes),
                     )
                     return
+
+
+def _mixed(sizes: list[Value]) -> dict[str, object]:
+    """Where the rank is added to a size that is the same for all, for the correction."""
+    for value in sizes:
+        if value.mix is not None:
+            mix = value.mix
+            where = {"mix": place(mix.source, mix.node), "mix_file": str(mix.source.path)}
+            return {**where, "keep": mix.source.code(mix.keep)}
+    return {}
+
+
+def _wrapped_in(gang: Gang, loop: ast.AST) -> str:
+    """The name of the DDP model that a loop calls, where nothing else in it needs all ranks."""
+    inside = _inside(gang, loop)
+    if collectives(tuple(inside)):
+        return ""
+    for call in inside:
+        if call.name.startswith(f"{_DDP}()") and isinstance(call.node, ast.Call):
+            func = call.node.func
+            if isinstance(func, ast.Name | ast.Attribute) and call.node in ast.walk(loop):
+                name = call.source.code(func)
+                return name if name.count(".") <= 1 else ""
+    return ""
 
 
 def _differs(first: Value, second: Value) -> bool:
@@ -216,7 +242,9 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
                     f"one, {there.count} on "
                     "another): the one with fewer leaves the others waiting"
                 )
-                yield at(call, "uneven-inputs", sentence, steps=[here.count, there.count])
+                model = _wrapped_in(gang, call.node)
+                steps = [here.count, there.count]
+                yield at(call, "uneven-inputs", sentence, steps=steps, model=model)
                 return
             if "shard" in here.of:
                 sentence = (
@@ -224,7 +252,8 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
                     "rank "
                     "with fewer steps leaves the others waiting"
                 )
-                yield at(call, "uneven-inputs-maybe", sentence)
+                model = _wrapped_in(gang, call.node)
+                yield at(call, "uneven-inputs-maybe", sentence, model=model)
                 return
 
 
@@ -250,16 +279,17 @@ def _loop_of(call: Call) -> ast.AST:
 
 def _together(gang: Gang, loop: ast.AST, wrapped: bool) -> bool:
     """Whether the ranks need each other in the body of a loop."""
-    body = loop.body if isinstance(loop, ast.For | ast.While) else []
-    lines = {getattr(n, "lineno", 0) for part in body for n in ast.walk(part)}
-    inside = [
-        c
-        for c in gang.streams[0]
-        if any(getattr(n, "lineno", 0) in lines for n in (*c.stack, c.node))
-    ]
+    inside = _inside(gang, loop)
     return bool(collectives(tuple(inside))) or (
         wrapped and any(c.name.endswith(".backward") for c in inside)
     )
+
+
+def _inside(gang: Gang, loop: ast.AST) -> list[Call]:
+    """What one rank does in the body of a loop."""
+    body = loop.body if isinstance(loop, ast.For | ast.While) else []
+    nodes = {id(n) for part in body for n in ast.walk(part)}
+    return [c for c in gang.streams[0] if any(id(n) in nodes for n in (*c.stack, c.node))]
 
 
 def busy(facts: ScriptFacts) -> Iterator[Finding]:

@@ -225,7 +225,7 @@ def race(facts: ScriptFacts) -> Iterator[Finding]:
                 sentence,
                 key=key.const,
                 key_span=place(call.source, key_node),
-                rank=rank_name(facts, gang),
+                rank=rank_name(facts, gang, call),
             )
             return
     yield from _too_late(facts)

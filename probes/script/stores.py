@@ -44,7 +44,11 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
             node = call.node_of("is_master", 3)
             span = place(call.source, node) if node is not None else None
             yield at(
-                call, "store-hosted-twice", sentence, value_span=span, rank=rank_name(facts, gang)
+                call,
+                "store-hosted-twice",
+                sentence,
+                value_span=span,
+                rank=rank_name(facts, gang, call),
             )
             return
         agent = (
@@ -107,7 +111,14 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
     several = call.get("world_size", 2) is not None or any(g.process.number for g in facts.gangs)
     gang = next((g for g in facts.gangs if g.process.number == call.process.number), facts.main)
     outcome = "store-not-hosted" if several else "store-not-hosted-maybe"
-    yield at(call, outcome, sentence, value_span=span, rank=rank_name(facts, gang))
+    yield at(
+        call,
+        outcome,
+        sentence,
+        value_span=span,
+        rank=rank_name(facts, gang, call),
+        **_parent(facts, gang, call),
+    )
 
 
 def _rivals(facts: ScriptFacts) -> tuple[Call, Call] | None:
@@ -153,21 +164,70 @@ def _runs_as_many(facts: ScriptFacts, call: Call) -> bool:
     return isinstance(size, int) and 1 < size <= _MANY and (own or "rank" in facts.source.text)
 
 
-def rank_name(facts: ScriptFacts, gang: Gang) -> str:
-    """The name the rank has where the store is made, for a correction."""
+def rank_name(facts: ScriptFacts, gang: Gang, where: Call) -> str:
+    """How the rank is called where something happens, for a correction; "" where nobody can say."""
+    names = visible(where)
     for call in gang.streams[0]:
-        if call.name == INIT:
-            node = call.node_of("rank", 4)
-            if isinstance(node, ast.Name):
-                return node.id
+        node = call.node_of("rank", 4) if call.name == INIT else None
+        if node is not None and _spelt_with(node, names):
+            return call.source.code(node)
     function = gang.process.function
     if (
         function is not None
+        and gang.process.via == "spawn"
         and not isinstance(function.node, ast.Lambda)
-        and function.node.args.args
     ):
-        return function.node.args.args[0].arg
-    return ""
+        first = [a.arg for a in function.node.args.args if a.arg not in ("self", "cls")][:1]
+        if first and first[0] in names:
+            return first[0]
+    return "rank" if "rank" in names else ""
+
+
+def _spelt_with(node: ast.expr, names: set[str]) -> bool:
+    used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return bool(used) and used <= names | {"int"}
+
+
+def visible(call: Call) -> set[str]:
+    """The names that are bound before a call, in the function or module that holds it."""
+    tree = call.source.tree or ast.Module([], [])
+    line = getattr(call.node, "lineno", 0)
+    imported = {
+        (a.asname or a.name).partition(".")[0]
+        for n in tree.body
+        if isinstance(n, ast.Import | ast.ImportFrom)
+        for a in n.names
+    }
+    scope: ast.AST = tree
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and call.node in ast.walk(node):
+            scope = node
+    given = {a.arg for a in scope.args.args} if isinstance(scope, ast.FunctionDef) else set()
+    bound = {
+        n.id
+        for n in ast.walk(scope)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.lineno < line
+    }
+    return imported | given | bound
+
+
+def _parent(facts: ScriptFacts, gang: Gang, call: Call) -> dict[str, object]:
+    """Where the parent starts its workers, and which names the store's place is spelt with."""
+    begun = gang.process.call
+    host, port = call.node_of("host_name", 0), call.node_of("port", 1)
+    if begun is None or host is None or port is None or begun.source is not call.source:
+        return {}
+    tree = call.source.tree or ast.Module([], [])
+    plain = {
+        t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets
+        if isinstance(t, ast.Name)
+    }  # fmt: skip
+    used = {n.id for part in (host, port) for n in ast.walk(part) if isinstance(n, ast.Name)}
+    if not used <= plain:
+        return {}
+    where = f"{call.source.code(host)}, {call.source.code(port)}"
+    maker = call.source.code(call.node.func) if isinstance(call.node, ast.Call) else ""
+    return {"parent": place(begun.source, begun.node), "maker": maker, "endpoint": where}
 
 
 def _second_host(
@@ -211,14 +271,12 @@ def shared(facts: ScriptFacts) -> Iterator[Finding]:
                     "open a client in each"
                 )
                 node = call.node_of("args", 1 if gang.process.via == "spawn" else 3)
-                item_node = (
-                    node.elts[index]
-                    if isinstance(node, ast.Tuple | ast.List) and index < len(node.elts)
-                    else node
-                )
+                whole = item.kind in _HOLDERS and isinstance(node, ast.Tuple | ast.List)
+                elements = node.elts if whole and isinstance(node, ast.Tuple | ast.List) else []
+                item_node = elements[index] if index < len(elements) else None
                 function = gang.process.function
                 parameter = ""
-                if function is not None and not isinstance(function.node, ast.Lambda):
+                if item_node and function and not isinstance(function.node, ast.Lambda):
                     names = [a.arg for a in function.node.args.args]
                     at_index = index + (gang.process.via == "spawn")
                     parameter = names[at_index] if at_index < len(names) else ""
