@@ -13,14 +13,20 @@ class WriteFailed(Exception):
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes through a temporary name in the same folder; the mode is 0600 whatever the umask."""
+    """Writes a file that is the user's alone: its mode is 0600 whatever the umask."""
+    write_whole(path, text.encode("utf-8", "surrogateescape"), 0o600)
+
+
+def write_whole(path: Path, data: bytes, mode: int) -> None:
+    """Writes through a temporary name in the same folder: all of it or nothing."""
     temporary: str | None = None
     try:
         if path.is_dir() and not path.is_symlink():
             raise WriteFailed(f"{path} is a folder")
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            os.fchmod(handle, mode)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # a link is replaced, never followed

@@ -51,7 +51,15 @@ def run(verb: str, words: list[str]) -> int:
     p.add_argument("--out", type=Path, metavar="DIR", help="write case, reports and launch.sh")
     p.add_argument("--yes-end", type=count, metavar="PID", help="end this left-over process first")
     p.add_argument("--port", type=port, metavar="N", help="the port that PID holds")
+    p.add_argument("--write", action="store_true", help="write the correction over your files")
+    p.add_argument(
+        "--yes-write", action="append", default=[], type=Path, metavar="F",
+        help="with --write and no terminal to ask on: F may be written",
+    )  # fmt: skip
     given = p.parse_args(ours)
+    if given.yes_write and not given.write:
+        raise Wrong("--yes-write only says which files --write may write")
+    allowed = given.yes_write if given.write else None
     asked = question(given, launch_of(launch))
     changed: list[str] = []
     if given.yes_end is not None:
@@ -60,7 +68,9 @@ def run(verb: str, words: list[str]) -> int:
         changed.append(end_now(given.yes_end, given.port))
     with _stdin_as_file(asked) as asked:
         read_in_sight(asked.logs, sys.stderr)
-        return answer(asked, given.no_trial, given.timeout, given.json, given.out, changed)
+        return answer(
+            asked, given.no_trial, given.timeout, given.json, given.out, changed, allowed=allowed
+        )
 
 
 def answer(
@@ -71,6 +81,7 @@ def answer(
     out: Path | None,
     changed: Sequence[str] = (),
     ready: Diagnosis | None = None,
+    allowed: Sequence[Path] | None = None,
 ) -> int:
     """Diagnoses (unless that is `ready`), proves, prints and writes; returns the exit code."""
     begun = time.monotonic()
@@ -99,6 +110,11 @@ def answer(
             write_all(out, diagnosis, fixes, result)
         except WriteFailed as why:
             raise Wrong(f"--out {out}: {why}") from why
+    if allowed is not None:
+        from ddp_assist.app.verbs.write import write_over
+
+        sys.stdout.flush()
+        write_over(diagnosis, fixes, allowed)
     if timeout is not None and diagnosis.seconds >= timeout and not diagnosis.causes:
         return DEADLINE
     return exit_code(diagnosis)
