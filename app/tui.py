@@ -6,86 +6,32 @@ The first screen is painted before the tree, the probes and the other screens ar
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import shlex
-import signal
-import sys
 import tempfile
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from textual import work
-from textual.app import App, SystemCommand
-from textual.binding import Binding
-from textual.filter import LineFilter
-from textual.screen import Screen
 
-from ddp_assist.app.gate import Gate, is_plain
-from ddp_assist.app.machine import Live, Machine
-from ddp_assist.app.question import Question
+from ddp_assist.app.gate import is_plain
 from ddp_assist.app.session import Session
+from ddp_assist.app.tui_changes import Changes
 from ddp_assist.probes.text import clean
 from ddp_assist.screens import messages as m
 from ddp_assist.screens.home import Home
-from ddp_assist.screens.widgets.frame import Framed
 
 if TYPE_CHECKING:
     from ddp_assist.app.diagnose import Diagnosis
     from ddp_assist.app.fixes.model import Fix
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-BREATH = 0.05
-"""Seconds in which answers gather before the screen shows them: a slow link gets fewer paints."""
 
-
-class Assistant(App[int]):
-    CSS = """
-    Screen { background: $background; }
-    Toast { padding: 0 1; width: 76; }
-    """
-    ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar = [
-        Binding("colon,ctrl+p", "commands", "Commands", show=False, key_display=":"),
-        Binding("ctrl+z", "suspend_process", "Suspend (fg comes back)", show=False),
-        Binding("ctrl+c", "quit_twice", "Quit", show=False, priority=True),
-        Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
-        Binding("d", "diagnosis", "Diagnosis", show=False),
-        Binding("m", "map", "Tree", show=False),
-        Binding("x", "export", "Report", show=False),
-        Binding("q", "quit", "Quit", show=False),
-    ]
-
-    def __init__(
-        self,
-        question: Question,
-        session: Session | None = None,
-        machine: Machine | None = None,
-        demo: bool = False,
-        plain: bool = False,
-    ) -> None:
-        super().__init__()
-        self.session = session or Session(question)
-        self.machine = machine or Live()
-        self.demo, self.plain = demo, plain
-        self.warned = False
-        self.stale = False
-        self.temporary: list[Path] = []
-        self.exported: Path | None = None
-        self.crash: Path | None = None
-
+class Assistant(Changes):
     # -- start and end -----------------------------------------------------------------------
 
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), Gate(self.plain)]
-
     def on_mount(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self.exit, 128 + number)
-        self.ticking = self.set_interval(1.0, self._tick, pause=True)
+        self.listen()
         if self.demo:
             from ddp_assist.screens.stories import Stories
 
@@ -101,7 +47,7 @@ class Assistant(App[int]):
             session.begin()
             session.case.keep()
         self.push_screen(Home(session))
-        self._say_trouble()
+        self.say_trouble()
         if session.findings and not session.question.is_empty:
             self._say_when(session)
         elif not session.question.is_empty:
@@ -120,62 +66,11 @@ class Assistant(App[int]):
         diagnosis = concluded(session)
         self.post_message(m.Looked(diagnosis, self._first_fixes(diagnosis)))
 
-    def _say_trouble(self) -> None:
-        """A case that can't be saved is said once, and the session goes on."""
-        if self.session.case.trouble:
-            self.say(self.session.case.trouble)
-            self.session.case.trouble = ""
-
     def on_unmount(self) -> None:
         self.session.cancel.set()
         self.machine.close()
         for path in self.temporary:
             path.unlink(missing_ok=True)
-
-    def say(self, text: str) -> None:
-        self.notify(clean(text), markup=False, timeout=8)
-
-    def on_said(self, event: m.Said) -> None:
-        self.say(event.text)
-
-    async def action_quit(self) -> None:
-        self.exit(0)
-
-    def action_quit_twice(self) -> None:
-        if self.warned:
-            self.exit(130)
-        self.warned = True
-        self.say("ctrl+c again quits")
-        self.set_timer(3, self._calm)
-
-    def _calm(self) -> None:
-        self.warned = False
-
-    def _handle_exception(self, error: Exception) -> None:
-        """Textual would print the locals of every frame, and with them the user's secrets."""
-        from ddp_assist.app.report.crash import write_crash
-
-        self.crash = write_crash(error, sys.argv)
-        self._return_code = 4
-        self.exit(4, message=f"ddp-assist: internal error, see {self.crash} (redacted)")
-
-    # -- what is known reaches the screen ----------------------------------------------------
-
-    def _tick(self) -> None:
-        """Once a second, and only while somebody waits: nothing is sent when nothing happens."""
-        if not self.session.looking and self.session.trying is None:
-            self.ticking.pause()
-        self.refresh_screen()
-
-    def refresh_screen(self) -> None:
-        if not self.stale:
-            self.stale = True
-            self.set_timer(BREATH, self._show)
-
-    def _show(self) -> None:
-        self.stale = False
-        if isinstance(self.screen, Framed):
-            self.screen.show()
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -215,21 +110,9 @@ class Assistant(App[int]):
 
     def on_looked(self, event: m.Looked) -> None:
         self.session.done(event.diagnosis, event.fixes)
-        self._conclude()
-        self._say_trouble()
+        self.conclude()
+        self.say_trouble()
         self.refresh_screen()
-
-    def _conclude(self) -> None:
-        result = self._result()
-        if result is not None:
-            self.session.case.add("concluded", result=result)
-
-    def _result(self) -> dict[str, Any] | None:
-        if self.session.diagnosis is None:
-            return None
-        from ddp_assist.app.saying import as_json
-
-        return as_json(self.session.diagnosis, self.session.fixes)
 
     def on_given(self, event: m.Given) -> None:
         if self.take(event.kind, event.text):
@@ -360,7 +243,7 @@ class Assistant(App[int]):
             return
         if not any(fix.cause == event.cause for fix in self.session.fixes):
             self.session.fixes = self.machine.fixes(diagnosis, ranked)
-            self._conclude()
+            self.conclude()
         self.push_screen(FixScreen(self.session))
 
     def on_proof_wanted(self, event: m.ProofWanted) -> None:
@@ -396,7 +279,7 @@ class Assistant(App[int]):
         self.session.case.add(
             "tried", fix=event.fix.title, badge=event.fix.badge, why=event.fix.why
         )
-        self._conclude()
+        self.conclude()
         self.refresh_screen()
 
     def action_trial(self) -> None:
@@ -504,117 +387,6 @@ class Assistant(App[int]):
         while len(self.screen_stack) > (2 if self.demo else 1):
             self.pop_screen()
 
-    # -- what changes something --------------------------------------------------------------
-
-    def on_end_wanted(self, event: m.EndWanted) -> None:
-        self._end(event.pids, event.port)
-
-    @work(thread=True, exclusive=True, group="end", exit_on_error=False)
-    def _end(self, pids: Sequence[int], port: int | None) -> None:
-        from ddp_assist.app.actions import Refused
-
-        ended = False
-        for pid in pids:
-            try:
-                gone = self._end_one(pid, port if len(pids) == 1 else None)
-            except Refused as why:
-                self.post_message(m.Said(f"pid {pid} was not ended: {why}"))
-                continue
-            if gone is not None:
-                ended = True
-                said = f"pid {pid} {'is gone' if gone else 'is still there after SIGTERM'}"
-                self.session.case.add("ended", pid=pid, port=port, gone=gone)
-                self.session.changed.append(said)
-                self.post_message(m.Said(said))
-        if ended:
-            self.post_message(m.Again())
-
-    def _end_one(self, pid: int, port: int | None) -> bool | None:
-        """Holds the process, shows what it is, asks; SIGKILL needs a yes of its own."""
-        pinned, facts = self.machine.pin(pid, port)
-        sent = "SIGTERM is sent to this one process. What it did not save is lost."
-        try:
-            if not self._yes("End this process?", [*facts, "", sent], f"end pid {pid}"):
-                return None
-            gone = self.machine.end(pinned, False)
-            still = [f"pid {pid} got SIGTERM and is still there after 10 s.", "", *facts]
-            if not gone and self._yes("Force it with SIGKILL?", still, f"kill pid {pid}"):
-                gone = self.machine.end(pinned, True)
-            return gone
-        finally:
-            pinned.close()
-
-    def _yes(self, title: str, facts: list[str], yes: str) -> bool:
-        """Asks from a worker, and waits for the answer; leaving the app is a no."""
-        import threading
-
-        said: list[bool] = []
-        there = threading.Event()
-
-        def answered(answer: bool) -> None:
-            said.append(answer)
-            there.set()
-
-        self.post_message(m.Asked(title, facts, yes, answered))
-        while not there.wait(0.2):
-            if not self.is_running:
-                return False
-        return said[0]
-
-    def on_asked(self, event: m.Asked) -> None:
-        from ddp_assist.screens.confirm import Confirm
-
-        def answered(yes: bool | None) -> None:
-            event.answered(bool(yes))
-
-        self.push_screen(Confirm(event.title, event.facts, event.yes), answered)
-
-    def on_copy_wanted(self, event: m.CopyWanted) -> None:
-        from ddp_assist.app.clipboard import copy
-        from ddp_assist.app.report import standard_redactor
-
-        redacted = standard_redactor().text(event.text)
-        self.say(copy(redacted, self._raw))
-
-    def _raw(self, code: str) -> None:
-        if self._driver is not None:
-            self._driver.write(code)
-
-    def action_export(self) -> None:
-        from ddp_assist.app.case import state_dir
-        from ddp_assist.app.report import render, standard_redactor
-        from ddp_assist.screens.export import ExportScreen
-
-        result = self._result()
-        if result is None:
-            self.say("there is nothing to export yet")
-            return
-
-        def preview(form: str) -> str:
-            return render(result, form, standard_redactor())  # type: ignore[arg-type]
-
-        folder = str(state_dir() / "reports" / self.session.case.id)
-        self.push_screen(ExportScreen(self.session, preview, folder))
-
-    def on_export_wanted(self, event: m.ExportWanted) -> None:
-        from ddp_assist.app.export import write_all
-        from ddp_assist.app.files import WriteFailed
-        from ddp_assist.screens.export import ExportScreen
-
-        result = self._result()
-        if result is None or self.session.diagnosis is None:
-            return
-        folder = Path(event.path).expanduser()
-        try:
-            write_all(folder, self.session.diagnosis, self.session.fixes, result)
-        except WriteFailed as why:
-            self.say(str(why))
-            return
-        self.exported = folder
-        self.session.case.add("exported", folder=str(folder))
-        if isinstance(self.screen, ExportScreen):
-            self.screen.written(str(folder))
-
     # -- help and commands -------------------------------------------------------------------
 
     def action_help(self) -> None:
@@ -640,13 +412,6 @@ class Assistant(App[int]):
         offered = commands(self.screen, self.session)
         self.push_screen(Choose("What now? Type a part of it", offered, True), chosen)
 
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """None: Textual's own would bring a screenshot, which holds what the report redacts."""
-        return ()
-
-    def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
-        raise RuntimeError("a screenshot would hold what the report redacts")
-
 
 def run(options: argparse.Namespace) -> int:
     """Shows the session, and leaves what matters in the scrollback."""
@@ -656,7 +421,9 @@ def run(options: argparse.Namespace) -> int:
 
         session = resumed(options.resume, options.question)
     plain = options.ascii or is_plain(os.environ)
-    app = Assistant(options.question, session, demo=options.demo, plain=plain)
+    from ddp_assist.app.terminal import Terminal
+
+    app = Assistant(options.question, session, demo=options.demo, plain=plain, driver=Terminal)
     code = app.run(mouse=options.mouse)
     if app.crash is not None:
         return 4

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.events import Key
 from textual.widgets import Input
 
-from ddp_assist.screens.widgets.frame import Dialog, Keys, Line
+from ddp_assist.screens.widgets.frame import Box, Dialog, Keys, Line
 from ddp_assist.screens.widgets.rows import Rows
 
 
@@ -34,7 +34,7 @@ class Choose(Dialog):
     def compose(self) -> ComposeResult:
         yield Line(self.asked, id="title")
         if self.filtered:
-            yield Input(id="part", compact=True)
+            yield Box(id="part")
         yield Rows(self._texts(), id="options")
         yield Keys()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddp_assist.screens.widgets.frame import Framed
+from ddp_assist.screens.widgets.frame import UNSAID, Framed
 
 if TYPE_CHECKING:
     from textual.screen import Screen
@@ -34,7 +34,7 @@ def commands(screen: Screen[Any], session: Session) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        if active.node is screen and active.enabled and binding.description:
+        if active.node is screen and active.enabled and binding.description not in UNSAID:
             found.setdefault(binding.action, f"here: {binding.description.lower()}")
     general = [*EVERYWHERE, *(CONCLUDED if session.diagnosis is not None else ())]
     for action, words in general:

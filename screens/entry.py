@@ -7,11 +7,9 @@ from textual.binding import Binding
 from textual.events import Key, Paste
 from textual.widgets import Input
 
-from ddp_assist.screens.widgets.frame import Dialog, Keys, Line
+from ddp_assist.screens.widgets.frame import Box, Dialog, Keys, Line
 
 MOST = 8_000_000
-FLOOD = 4_000
-"""So many single keys at once are a paste that the terminal does not mark as one."""
 
 
 ENTRIES = {
@@ -29,9 +27,9 @@ ENTRIES = {
 }
 
 
-def entry(kind: str) -> Entry:
+def entry(kind: str, text: str = "") -> Entry:
     title, note = ENTRIES[kind]
-    return Entry(title, note, lines=kind == "paste", may_be_empty=kind == "nodes")
+    return Entry(title, note, lines=kind == "paste", may_be_empty=kind == "nodes", text=text)
 
 
 class Entry(Dialog):
@@ -43,12 +41,14 @@ class Entry(Dialog):
         Binding("escape", "leave", "Leave"),
     ]
 
-    def __init__(self, title: str, note: str, lines: bool, may_be_empty: bool = False) -> None:
+    def __init__(
+        self, title: str, note: str, lines: bool, may_be_empty: bool = False, text: str = ""
+    ) -> None:
         super().__init__()
         self.heading, self.note, self.lines = title, note, lines
         self.may_be_empty = may_be_empty
-        self.pasted: list[str] = []
-        self.size_so_far = 0
+        self.pasted = [text[:MOST]]
+        self.size_so_far = len(self.pasted[0])
 
     def compose(self) -> ComposeResult:
         yield Line(self.heading, id="title")
@@ -57,7 +57,7 @@ class Entry(Dialog):
             yield Line("", id="count")
             yield Line("", id="last")
         else:
-            yield Input(id="line", compact=True)
+            yield Box(id="line")
         yield Keys()
 
     def on_mount(self) -> None:
@@ -70,14 +70,14 @@ class Entry(Dialog):
             event.stop()
 
     def on_key(self, event: Key) -> None:
-        """Unmarked pastes arrive as single keys; they are gathered without repainting each."""
+        """What is typed counts too, without a repaint for each key."""
         if not self.lines or event.key in ("escape", "ctrl+s"):
             return
         text = "\n" if event.key == "enter" else event.character or ""
         if text and self.size_so_far < MOST:
             self.pasted.append(text)
             self.size_so_far += len(text)
-            if self.size_so_far % FLOOD == 0 or text == "\n":
+            if text == "\n":
                 self.call_later(self._count)
         event.stop()
 

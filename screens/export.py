@@ -10,7 +10,7 @@ from textual.binding import Binding
 from textual.widgets import Input
 
 from ddp_assist.screens.messages import CopyWanted, ExportWanted
-from ddp_assist.screens.widgets.frame import Framed, Line
+from ddp_assist.screens.widgets.frame import Box, Framed, Line
 from ddp_assist.screens.widgets.lines import Page
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ExportScreen(Framed):
 
     def body(self) -> ComposeResult:
         yield Line("Folder (report.md, report.html, case.json, launch.sh go there):", id="where")
-        yield Input(self.folder, id="path", compact=True)
+        yield Box(self.folder, id="path")
         yield Line("", id="note")
         yield Page(id="page")
 

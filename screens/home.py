@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.events import Key
-from textual.widgets import Input
+from textual.events import Key, Paste
 
 from ddp_assist.screens.messages import Given, SymptomPicked
-from ddp_assist.screens.widgets.frame import Framed, Line
+from ddp_assist.screens.widgets.frame import Box, Framed, Line
 from ddp_assist.screens.widgets.lines import Page
 from ddp_assist.screens.widgets.rows import Rows
 
@@ -46,7 +45,9 @@ class Home(Framed):
         Binding("t", "app.trial", "Trial here", show=False),
         Binding("h", "app.hosts", "Hosts", show=False),
         Binding("r", "again", "Look again", show=False),
-        Binding("escape", "all", "All symptoms", show=False),
+        Binding("up", "move(-1)", "Up", show=False),
+        Binding("down", "move(1)", "Down", show=False),
+        Binding("escape", "all", "All symptoms", key_display="esc"),
         Binding("question_mark", "app.help", "More"),
         Binding("q", "app.quit", "Quit"),
     ]
@@ -56,12 +57,13 @@ class Home(Framed):
 
     def body(self) -> ComposeResult:
         yield Line("What did you see?", id="asked")
-        yield Input(placeholder="type a part of it", id="filter", compact=True)
+        box = Box(placeholder="type a part of it", id="filter")
+        box.display = False
+        yield box
         yield Rows([row.label for row in self._rows()], id="symptoms")
         yield Page(id="given")
 
     def on_mount(self) -> None:
-        self.query_one("#filter").display = False
         self.query_one("#given").can_focus = False
         self.query_one(Rows).focus()
 
@@ -80,7 +82,7 @@ class Home(Framed):
         return [*map(_alive, jobs[:JOBS]), *rows]
 
     def show(self) -> None:
-        self.rows = self._rows(self.query_one("#filter", Input).value)
+        self.rows = self._rows(self.query_one("#filter", Box).value)
         rows = self.query_one(Rows)
         picked = rows.cursor if rows.moved else 0
         rows.show([row.label for row in self.rows])
@@ -106,7 +108,8 @@ class Home(Framed):
         recognised = session.recognised()
         if recognised:
             symptom, finding = recognised[0]
-            lines += ["", f"recognised  {symptom.title}", f"because     {finding.sentence}"]
+            said = [f"recognised  {symptom.title}", f"because     {finding.sentence}"]
+            lines = [*said, "", *lines]
         elif session.diagnosis is not None and not question.is_empty:
             lines += [
                 "",
@@ -145,30 +148,44 @@ class Home(Framed):
         self.post_message(Again())
 
     def action_filter(self) -> None:
-        box = self.query_one("#filter", Input)
+        box = self.query_one("#filter", Box)
         box.display = True
         box.focus()
+        self.refresh_bindings()
 
     def action_all(self) -> None:
         """Ends the filter."""
-        box = self.query_one("#filter", Input)
+        box = self.query_one("#filter", Box)
         box.value, box.display = "", False
         self.query_one(Rows).focus()
+        self.refresh_bindings()
 
     def on_input_changed(self) -> None:
         self.show()
 
     def on_input_submitted(self) -> None:
-        self.query_one(Rows).focus()
+        self.action_start()
 
-    def action_give(self, kind: str) -> None:
+    def action_move(self, by: int) -> None:
+        """The arrows reach the list from the box too."""
+        rows = self.query_one(Rows)
+        rows.select(rows.cursor + by)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "all" or self.query_one("#filter").display
+
+    def on_paste(self, event: Paste) -> None:
+        """An error pasted here is taken as if p had been pressed before."""
+        self.action_give("paste", event.text)
+
+    def action_give(self, kind: str, pasted: str = "") -> None:
         from ddp_assist.screens.entry import entry
 
         def answered(text: str | None) -> None:
             if text:
                 self.post_message(Given(kind, text))  # type: ignore[arg-type]
 
-        self.app.push_screen(entry(kind), answered)
+        self.app.push_screen(entry(kind, pasted), answered)
 
 
 def _alive(job: dict[str, object]) -> Row:

@@ -26,7 +26,7 @@ class Stories(Framed):
 
         self.told = list(stories())
         yield Line(
-            "Real failures, recorded. Nothing here looks at or changes this machine.\n"
+            "Real failures, recorded. Nothing here looks at or changes this machine. "
             "Pick one, then let enter lead you: home, step, diagnosis, fix, report.",
             id="asked",
         )

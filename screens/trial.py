@@ -40,8 +40,8 @@ class TrialScreen(Framed):
         names = "  ".join(f"[{b}]" if b == self.backend else b for b in BACKENDS)
         self.query_one("#what", Line).say(
             f"Backend  {names}     Ranks  {self.ranks}\n"
-            "Our own ranks meet on 127.0.0.1 and do one all_reduce. Nothing of yours runs,\n"
-            "and after at most 30 s nothing of it is left." + self._cost()
+            "Our own ranks meet on 127.0.0.1 and do one all_reduce. Nothing of yours runs, and "
+            "after at most 30 s nothing of it is left." + self._cost()
         )
         self.query_one(Page).say("\n".join(self._picture()))
 

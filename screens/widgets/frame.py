@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import ScrollableContainer
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from ddp_assist.probes.text import clean
 
@@ -18,6 +20,21 @@ if TYPE_CHECKING:
     from ddp_assist.app.session import Session
 
 NAMES = {"question_mark": "?", "slash": "/", "colon": ":", "escape": "esc", "full_stop": "."}
+UNSAID = {
+    "",
+    "Up",
+    "Down",
+    "First",
+    "Last",
+    "Page up",
+    "Page down",
+    *(
+        entry.description
+        for entry in (*Screen.BINDINGS, *ScrollableContainer.BINDINGS)
+        if isinstance(entry, Binding)
+    ),
+}
+"""Textual's own words, and the arrows, which help tells of once."""
 LAST = ("?", "q", "b")
 """Keys whose entries are never left out for want of room: the ways out, and the way to the rest."""
 
@@ -75,11 +92,11 @@ class Keys(Widget):
 
 
 def keys(screen: Screen[Any], hidden: bool = False) -> Iterator[tuple[str, str]]:
-    """Key and word of what can be done here, what comes next first."""
+    """Key and word of what can be done here, what comes next first; Textual's own are left out."""
     seen: set[tuple[str, str]] = set()
     for active in sorted(screen.active_bindings.values(), key=lambda a: a.binding.key != "enter"):
         binding = active.binding
-        if not active.enabled or not binding.description or not (binding.show or hidden):
+        if not active.enabled or not (binding.show or hidden) or binding.description in UNSAID:
             continue
         entry = (binding.key_display or NAMES.get(binding.key, binding.key), binding.description)
         if entry[1] not in {word for _, word in seen}:
@@ -91,6 +108,15 @@ def sides(left: str, right: str, width: int) -> str:
     """Both on one line when they fit, else the left one alone."""
     gap = width - cell_len(left) - cell_len(right)
     return left + " " * gap + right if gap >= 2 else left
+
+
+class Box(Input):
+    """A box for one line; what enter does is said below it."""
+
+    BINDINGS = [Binding("enter", "submit", "Take it", key_display="enter")]
+
+    def __init__(self, value: str = "", *, placeholder: str = "", id: str) -> None:
+        super().__init__(value, placeholder=placeholder, id=id, compact=True)
 
 
 class Head(Widget):
@@ -115,6 +141,8 @@ class Framed(Screen[None]):
     """A screen that shows a session; `show` is called whenever the session changed."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]
+    AUTO_FOCUS = ""
 
     def __init__(self, session: Session) -> None:
         super().__init__()

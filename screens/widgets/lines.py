@@ -100,12 +100,12 @@ class Page(Lines, can_focus=True):
     """A text to read, wrapped to the width there is."""
 
     BINDINGS = [
-        Binding("down,j", "by(1)", "Down", show=False),
-        Binding("up,k", "by(-1)", "Up", show=False),
+        Binding("down", "by(1)", "Down", show=False),
+        Binding("up", "by(-1)", "Up", show=False),
         Binding("pagedown,space", "page(1)", "Page down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("home", "by(-999999)", "Start", show=False),
-        Binding("end", "by(999999)", "End", show=False),
+        Binding("home", "by(-999999)", "First", show=False),
+        Binding("end", "by(999999)", "Last", show=False),
     ]
 
     def __init__(self, text: str = "", *, id: str | None = None) -> None:

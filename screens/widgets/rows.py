@@ -16,11 +16,11 @@ CURSOR = Style(bold=True, reverse=True)
 
 
 class Rows(Lines, can_focus=True):
-    """Rows to choose from with arrows, or j and k. What enter does is up to the screen."""
+    """Rows to choose from with the arrows. What enter does is up to the screen."""
 
     BINDINGS = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("up", "move(-1)", "Up", show=False),
+        Binding("down", "move(1)", "Down", show=False),
         Binding("home", "move(-999999)", "First", show=False),
         Binding("end", "move(999999)", "Last", show=False),
         Binding("pageup", "move(-10)", "Page up", show=False),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
+from screen_text import SIZES, shown, until  # type: ignore[import-not-found]
 
 from ddp_assist.app.diagnose import Question
 from ddp_assist.app.tui import Assistant
@@ -30,7 +30,6 @@ import socket, sys
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); print("up", flush=True); sys.stdin.read()
 """
-SIZES = [(60, 15), (80, 24), (140, 40)]
 
 
 @pytest.fixture
@@ -55,22 +54,6 @@ def launch(port: int, folder: Path) -> Question:
     )
     words = ("torchrun", "--nproc-per-node=2", f"--master-port={port}", "train.py")
     return Question(launch=words, cwd=folder, env={"PATH": "/usr/bin:/bin"})
-
-
-async def until(pilot: Pilot[int], true: Callable[[], bool]) -> None:
-    """Waits for the app, not for the clock."""
-    for _ in range(600):
-        if true():
-            return
-        await pilot.pause(0.05)
-    raise AssertionError("the app did not get there")
-
-
-def shown(app: Assistant) -> str:
-    return "\n".join(
-        "".join(segment.text for segment in strip)
-        for strip in app.screen._compositor.render_strips()
-    )
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,0 +1,66 @@
+"""The terminal as it is read: a paste that it does not mark is taken for what it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import time
+from codecs import getincrementaldecoder
+from collections.abc import Iterator
+
+from textual._xterm_parser import XTermParser
+from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Paste
+from textual.message import Message
+
+FLOOD = 48
+"""So many characters in one read were not typed; no hand and no key repeat is that fast."""
+TAIL = 0.05
+"""Seconds within which what follows a flood still belongs to it."""
+SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|.)?")
+START, END = "\x1b[200~", "\x1b[201~"
+
+
+class Pastes:
+    """Tells which reads are pastes without marks. What is marked is left to the parser."""
+
+    def __init__(self) -> None:
+        self.marked = False
+        self.last = -TAIL
+
+    def is_paste(self, data: str, now: float) -> bool:
+        if self.marked or START in data:
+            self.marked = data.rfind(END) <= data.rfind(START) if START in data else END not in data
+            return False
+        typed = SEQUENCE.sub("", data)
+        flood = len(typed) >= FLOOD or (bool(typed) and now - self.last < TAIL)
+        if flood:
+            self.last = now
+        return flood
+
+
+class Terminal(LinuxDriver):
+    """Textual's own reading, with unmarked pastes as one event a read and not one a character."""
+
+    def run_input_thread(self) -> None:
+        self.parser = XTermParser()
+        self.pastes = Pastes()
+        decode = getincrementaldecoder("utf-8")(errors="replace").decode
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                if selector.select(0.1):
+                    data = decode(os.read(self.fileno, 1 << 16))
+                    if not data:
+                        break
+                    for message in self._messages(data):
+                        self.process_message(message)
+                for message in self.parser.tick():
+                    self.process_message(message)
+
+    def _messages(self, data: str) -> Iterator[Message]:
+        if self.pastes.is_paste(data, time.monotonic()):
+            yield Paste(data.replace("\r\n", "\n").replace("\r", "\n"))
+        else:
+            yield from self.parser.feed(data)
