@@ -132,13 +132,17 @@ async def test_hostile_text_is_text(tmp_path: Path) -> None:
         assert "\u202e" not in shown(app)
 
 
-async def test_a_command_with_unbalanced_quotes_is_said(tmp_path: Path) -> None:
+async def test_a_command_with_unbalanced_quotes_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = Assistant(Question(cwd=tmp_path, env={}))
+    said: list[str] = []
+    monkeypatch.setattr(app, "say", said.append)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("c")
         await until(pilot, lambda: isinstance(app.screen, Entry))
         await pilot.press(*"torchrun", "space", "quotation_mark", "x", "enter")
-        await until(pilot, lambda: any("unbalanced" in n.message for n in app._notifications))
+        await until(pilot, lambda: any("unbalanced" in line for line in said))
 
 
 async def test_filter_finds_by_the_users_words(tmp_path: Path) -> None:
