@@ -87,7 +87,7 @@ class HostsScreen(Framed):
 
 def rows(hosts: dict[str, Any]) -> Iterator[str]:
     """Nodes in kinds, the odd ones first; then what is shut; then what was seen side by side."""
-    yield from (line.strip() for line in summary(hosts["nodes"], hosts["links"]) if line)
+    yield from (line.rstrip() for line in summary(hosts["nodes"], hosts["links"]) if line)
     for finding in hosts["findings"]:
         if finding["probe"] == "fleet" and finding["outcome"] != "unknown":
             yield finding["sentence"]
