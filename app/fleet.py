@@ -13,7 +13,7 @@ from ddp_assist.app.diagnose import Diagnosis, Question, conclude, target_of
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.hosts_cured import cures
 from ddp_assist.app.hosts_drawn import HostRow, Picture, picture, rows
-from ddp_assist.app.nodes import scheduler_env
+from ddp_assist.app.nodes import by_srun, scheduler_env
 from ddp_assist.app.saying import as_json, cleaned
 from ddp_assist.app.tree import load
 from ddp_assist.probes.fleet.engine import Fleet, Node
@@ -124,8 +124,23 @@ def ask(
     names: Sequence[str], question: Question, told: Callable[[], None] = lambda: None
 ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
     """What all nodes say together: the diagnosis, its fixes, and both as JSON."""
-    hosts = Hosts(question, names, told=told)
+    hosts = Hosts(question, names, by_srun(names), told=told)
     return hosts.ask(), hosts.fixes, hosts.result
+
+
+def together(
+    local: Diagnosis, names: Sequence[str], trial: bool
+) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
+    """What is known here and what the nodes say, concluded as one; the cures that all nodes tried;
+    and what the JSON has beside."""
+    hosts = Hosts(local.question, names, by_srun(names), None, trial)
+    far = hosts.ask()
+    both = Diagnosis(
+        local.question, local.target, (*far.findings, *local.findings),
+        asked=local.asked | far.asked,
+    )  # fmt: skip
+    cured = [fix for fix in hosts.fixes if fix.nodes]
+    return conclude(both), cured, {key: hosts.result[key] for key in ("nodes", "links")}
 
 
 def sentences(result: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.prove import MOST
 from ddp_assist.app.tree import Ranked
 from ddp_assist.probes.fleet.compare import folded, own_plan
-from ddp_assist.probes.fleet.meeting import TRIAL, Meeting, Place, joined
+from ddp_assist.probes.fleet.meeting import Meeting, Place, joined
 from ddp_assist.probes.launch.plan import Launch, LaunchError
 
 RANKS = {"node-rank-duplicated", "node-rank-out-of-range", "rank-never-started"}
@@ -257,7 +257,7 @@ def _proven(
     usual = meeting.place(able[0])
     address = agreed.address or meeting.mains[able[0]]
     place = Place(address, agreed.port or usual.port, agreed.env, words)
-    answers = meeting.trial([(able, place)], TRIAL)[0]
+    answers = meeting.trial([(able, place)], meeting.patience)[0]
     if joined(answers):
         said = f"{len(able)} ranks of gloo on {folded(able)} met at {address} port {place.port}"
         return replace(fix, badge="ran", why=f"{why}; {said}, and their all_reduce is right")

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ddp_assist.app.files import ReadFailed, read_limited
@@ -16,6 +16,10 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*\Z")
 FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "PE_HOSTFILE", "OAR_NODEFILE", "COBALT_NODEFILE")
 """Variables by which other schedulers name a file with one host a line."""
 HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+COUNTS = (
+    "SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_STEP_NUM_NODES", "SLURM_NTASKS", "SLURM_NPROCS",
+    "SLURM_STEP_NUM_TASKS",
+)  # fmt: skip
 NONE = (
     "no nodes are named: give -w NODES, --hostfile F, --slurm within an allocation, or a launch "
     "that names them"
@@ -121,6 +125,16 @@ def _allocated(job: str) -> str:
     return nodelist
 
 
+def by_srun(names: Sequence[str]) -> str | None:
+    """Empty where the nodes are of the allocation that we are in: its own steps need no ssh."""
+    nodelist = os.environ.get("SLURM_JOB_NODELIST") or os.environ.get("SLURM_NODELIST")
+    if not nodelist or shutil.which("srun") is None:
+        return None
+    from ClusterShell.NodeSet import NodeSet
+
+    return "" if set(names) <= set(NodeSet(nodelist)) else None
+
+
 def scheduler_env(names: list[str], slurm: str | None) -> dict[str, dict[str, str]]:
     """What a task of the whole allocation would see on each node; our own steps have one node."""
     if slurm is None:
@@ -130,10 +144,7 @@ def scheduler_env(names: list[str], slurm: str | None) -> dict[str, dict[str, st
         name: {
             "SLURM_NODEID": str(place),
             "SLURM_PROCID": str(place),
-            "SLURM_NNODES": count,
-            "SLURM_JOB_NUM_NODES": count,
-            "SLURM_NTASKS": count,
-            "SLURM_NPROCS": count,
+            **dict.fromkeys(COUNTS, count),
         }
         for place, name in enumerate(names)
     }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ddp_assist.app.cli import UNREADABLE, Wrong
+from ddp_assist.app.cli import UNREADABLE, USAGE, Wrong
 from ddp_assist.app.question import Question
+from ddp_assist.probes.model import Target
 
 
 class Parser(argparse.ArgumentParser):
@@ -124,3 +126,34 @@ def guided(words: list[str]) -> argparse.Namespace:
     given = p.parse_args(ours)
     given.question = question(given, launch_of(launch))
     return given
+
+
+def add_fleet(into: argparse.ArgumentParser) -> None:
+    into.add_argument(
+        "--fleet", nargs="?", const="", metavar="NODES",
+        help="ask the other nodes too: those of the launch, or these",
+    )  # fmt: skip
+
+
+def fleet_of(which: str | None, target: Target) -> list[str]:
+    """The nodes that `diagnose` and `run` are to ask too: those named, or those of the launch where
+    the user says yes to it."""
+    if which is None and not any(p.host or (p.nnodes or (1, 1))[1] > 1 for p in target.plans):
+        return []
+    from ddp_assist.app.hosts_drawn import folded
+    from ddp_assist.app.nodes import NodesUnclear, nodes_of
+
+    try:
+        names = nodes_of(which or None, None, None, target)
+    except NodesUnclear as why:
+        if which is None:
+            return []
+        raise Wrong(str(why), UNREADABLE if why.unreadable else USAGE) from why
+    if len(names) < 2 or which is not None:
+        return names
+    shown = f"The launch spans {len(names)} hosts ({folded(names)})"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        print(f"{shown}: with --fleet they are all asked, over ssh or srun.", file=sys.stderr)
+        return []
+    print(f"{shown}. Ask them all, over ssh or srun? [y/N] ", end="", file=sys.stderr, flush=True)
+    return names if sys.stdin.readline().strip().lower() in ("y", "yes") else []

@@ -11,16 +11,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddp_assist.app import prove
 from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, UNREADABLE, Wrong
 from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
 from ddp_assist.app.export import write_all
 from ddp_assist.app.files import WriteFailed
+from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.hosts_drawn import summary
 from ddp_assist.app.options import (
+    add_fleet,
     add_question,
     count,
+    fleet_of,
     launch_of,
     parser,
     port,
@@ -46,6 +50,7 @@ def run(verb: str, words: list[str]) -> int:
         help="with --job: ask the job's own store who has joined (one connection, changes nothing)",
     )  # fmt: skip
     p.add_argument("--no-trial", action="store_true", help="try no rendezvous here")
+    add_fleet(p)
     p.add_argument("--timeout", type=seconds, metavar="S", help="stop looking after S seconds")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument("--out", type=Path, metavar="DIR", help="write case, reports and launch.sh")
@@ -69,8 +74,9 @@ def run(verb: str, words: list[str]) -> int:
     with _stdin_as_file(asked) as asked:
         read_in_sight(asked.logs, sys.stderr)
         return answer(
-            asked, given.no_trial, given.timeout, given.json, given.out, changed, allowed=allowed
-        )
+            asked, given.no_trial, given.timeout, given.json, given.out, changed,
+            allowed=allowed, fleet=given.fleet,
+        )  # fmt: skip
 
 
 def answer(
@@ -82,6 +88,7 @@ def answer(
     changed: Sequence[str] = (),
     ready: Diagnosis | None = None,
     allowed: Sequence[Path] | None = None,
+    fleet: str | None = None,
 ) -> int:
     """Diagnoses (unless that is `ready`), proves, prints and writes; returns the exit code."""
     begun = time.monotonic()
@@ -94,15 +101,24 @@ def answer(
             raise Wrong(str(why)) from why
         if cancel.is_set():
             return 128 + signal.SIGTERM
+        cured: list[Fix] = []
+        beside: dict[str, Any] = {}
+        if names := fleet_of(fleet, diagnosis.target):
+            from ddp_assist.app.fleet import together
+
+            diagnosis, cured, beside = together(diagnosis, names, not no_trial)
+        mine = {fix.cause for fix in cured}
         fixes = prove.all_of(diagnosis, trials.meet if trials else None)
+        fixes = [*cured, *(fix for fix in fixes if fix.cause not in mine)]
         diagnosis.trial = trials.last if trials else None
         diagnosis.changed = list(changed)
     diagnosis.seconds = round(time.monotonic() - begun, 3)
-    result = as_json(diagnosis, fixes)
+    result = as_json(diagnosis, fixes) | beside
     if want_json:
         json.dump(result, sys.stdout, ensure_ascii=True, allow_nan=False, indent=1)
         print()
     else:
+        print("\n".join([*summary(beside["nodes"], beside["links"]), ""]) if beside else "", end="")
         print(as_text(result))
     if out is not None:
         sys.stdout.flush()

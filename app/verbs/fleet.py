@@ -16,7 +16,7 @@ from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.fleet import Hosts, sentences
 from ddp_assist.app.hosts_cured import files
 from ddp_assist.app.hosts_drawn import summary
-from ddp_assist.app.nodes import NodesUnclear, nodes_of
+from ddp_assist.app.nodes import NodesUnclear, by_srun, nodes_of
 from ddp_assist.app.options import interpreter, launch_of, parser, split
 from ddp_assist.app.saying import as_text
 from ddp_assist.app.verbs.diagnose import exit_code
@@ -42,7 +42,8 @@ def run(verb: str, words: list[str]) -> int:
     question = Question(launch=tuple(launch_of(launch)), python=interpreter())
     try:
         names = nodes_of(given.w, given.hostfile, given.slurm, target_of(question))
-        hosts = Hosts(question, names, given.slurm, given.python, not given.no_trial)
+        slurm = by_srun(names) if given.slurm is None else given.slurm
+        hosts = Hosts(question, names, slurm, given.python, not given.no_trial)
     except LaunchError as why:
         raise Wrong(str(why)) from why
     except NodesUnclear as why:

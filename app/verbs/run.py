@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ddp_assist.app.cli import OK, UNREADABLE, Wrong
 from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
-from ddp_assist.app.options import launch_of, parser, question, seconds, split
+from ddp_assist.app.options import add_fleet, launch_of, parser, question, seconds, split
 from ddp_assist.app.passthrough import Ended, Kept
 from ddp_assist.app.passthrough import run as pass_through
 from ddp_assist.app.verbs.diagnose import answer
@@ -38,6 +38,7 @@ def run(verb: str, words: list[str]) -> int:
         f" is diagnosed and ended (without this: after {USUAL:g} s it is diagnosed and goes on)",
     )  # fmt: skip
     p.add_argument("--no-trial", action="store_true", help="try no rendezvous here")
+    add_fleet(p)
     p.add_argument("--json", action="store_true", help="print JSON; the job's output to stderr")
     p.add_argument("--out", type=Path, metavar="DIR", help="write case, reports and launch.sh")
     given = p.parse_args(ours)
@@ -55,7 +56,8 @@ def run(verb: str, words: list[str]) -> int:
             nonlocal code
             say(f"no output and no work for {watch.after:g} s, and the ranks do not go on")
             code = answer(
-                found.question, given.no_trial, None, given.json, given.out, ready=found
+                found.question, given.no_trial, None, given.json, given.out, ready=found,
+                fleet=given.fleet,
             )
             return given.hang_after is not None
 
@@ -72,7 +74,7 @@ def run(verb: str, words: list[str]) -> int:
             return same_end(ended)
         say(f"the job failed with {'signal' if ended.code < 0 else 'exit code'} {abs(ended.code)}")
         now = replace(asked, logs=(kept.so_far(),))
-        return answer(now, given.no_trial, None, given.json, given.out)
+        return answer(now, given.no_trial, None, given.json, given.out, fleet=given.fleet)
 
 
 def say(text: str) -> None:

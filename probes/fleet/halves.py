@@ -50,35 +50,35 @@ def _find(nodes: Group, meet: Tries, found: Culprits) -> None:
     if len(rest) == 2:
         found.links.append((rest[0], rest[1]))
         return
-    good, bad = _halves(rest, meet)
+    good, bad, split = _halves(rest, meet)
     for one, other in bad:
         _whose(one, other, good, meet, found)
-    if not bad:
-        _across(good, meet, found)
+    for one_half, other_half in split:
+        _across(one_half, other_half, meet, found)
     rest = tuple(n for n in rest if n not in found.nodes and not any(n in x for x in found.links))
     if found.nodes and len(rest) > 1 and meet([rest])[0]:
         found.without = rest
 
 
-def _halves(nodes: Group, meet: Tries) -> tuple[list[Group], list[tuple[str, str]]]:
-    """Groups that meet, and pairs that do not."""
+def _halves(
+    nodes: Group, meet: Tries
+) -> tuple[list[Group], list[tuple[str, str]], list[tuple[Group, Group]]]:
+    """Groups that meet, pairs that do not, and halves that meet each but not together."""
     good: list[Group] = []
     bad: list[tuple[str, str]] = []
+    split: list[tuple[Group, Group]] = []
     failing = [nodes]
     while failing:
-        halves = [h for g in failing for h in (g[: len(g) // 2], g[len(g) // 2 :])]
-        good += [h for h in halves if len(h) == 1]
-        halves = [h for h in halves if len(h) > 1]
-        joined = meet(halves) if halves else []
-        failing = []
-        for half, well in zip(halves, joined, strict=True):
-            if well:
-                good.append(half)
-            elif len(half) == 2:
-                bad.append((half[0], half[1]))
-            else:
-                failing.append(half)
-    return good, bad
+        halves = [(g[: len(g) // 2], g[len(g) // 2 :]) for g in failing]
+        asked = [half for both in halves for half in both if len(half) > 1]
+        well = {half for half, joined in zip(asked, meet(asked), strict=True) if joined}
+        well |= {half for both in halves for half in both if len(half) == 1}
+        good += well
+        split += [both for both in halves if well.issuperset(both)]
+        left = [half for half in asked if half not in well]
+        bad += [(half[0], half[1]) for half in left if len(half) == 2]
+        failing = [half for half in left if len(half) > 2]
+    return sorted(good, key=lambda group: nodes.index(group[0])), bad, split
 
 
 def _whose(one: str, other: str, good: Sequence[Group], meet: Tries, found: Culprits) -> None:
@@ -94,11 +94,9 @@ def _whose(one: str, other: str, good: Sequence[Group], meet: Tries, found: Culp
         found.links.append((one, other))
 
 
-def _across(good: Sequence[Group], meet: Tries, found: Culprits) -> None:
-    """Every half meets, the whole does not: pairs with one node of each of two groups."""
-    groups = sorted(good, key=len, reverse=True)
-    first, others = groups[0], tuple(n for group in groups[1:] for n in group)
-    big, small = (first, others) if len(first) >= len(others) else (others, first)
+def _across(one: Group, other: Group, meet: Tries, found: Culprits) -> None:
+    """Each half meets, both together do not: pairs with one node of each."""
+    big, small = (one, other) if len(one) >= len(other) else (other, one)
     failed: list[tuple[str, str]] = []
     for turn in range(len(big)):
         pairs = [(big[(turn + i) % len(big)], name) for i, name in enumerate(small)]

@@ -21,8 +21,11 @@ LOOK = 40.0
 LINKS = 12.0
 ALONE = 45.0
 """For one rank of each node by itself: torch is imported then."""
-TRIAL = 12.0
+TRIAL = 10.0
 """For ranks that meet: torch is there by then."""
+SLOWER = 30.0
+"""Times what a rank took by itself, so that busy nodes are given more."""
+MOST = 50.0
 NARROW = 90.0
 Words = Sequence[str]
 
@@ -60,6 +63,7 @@ class Meeting:
     """What some node takes a name for."""
     hub: str | None = None
     port: int = DEFAULT_PORT
+    patience: float = TRIAL
     culprits: halves.Culprits | None = None
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
@@ -186,20 +190,21 @@ class Meeting:
             return
         alone = [((name,), Place(self.mains[name], 0)) for name in self.able]
         self.tried = {n: a for one in self.trial(alone, ALONE) for n, a in one.items()}
+        self.patience = min(MOST, TRIAL + SLOWER * max(map(_worked, self.tried.values())))
         if not joined(self.tried):
             self.culprits = halves.Culprits([n for n in self.able if not self._came(n)])
             self.able = [name for name in self.able if self._came(name)]
         if len(self.able) < 2:
             return
         place = self.place(self.able[0])
-        self.tried |= self.trial([(tuple(self.able), place)], TRIAL)[0]
+        self.tried |= self.trial([(tuple(self.able), place)], self.patience)[0]
         # Where a way is shut the trial only confirms it.
         shut = any(w["outcome"] != "reached" for w in self.ways if w["address"] == place.address)
         if not joined(self.tried) and not shut and self.culprits is None:
             self._narrow(place)
         if joined(self.tried) and all(_gpus(self.fleet.nodes[n]) for n in self.able):
             nccl = Place(place.address, place.port, place.env, place.launches, "nccl")
-            self.tried = self.trial([(tuple(self.able), nccl)], 2 * TRIAL)[0]
+            self.tried = self.trial([(tuple(self.able), nccl)], MOST)[0]
             if not joined(self.tried):
                 self._narrow(nccl)
 
@@ -242,7 +247,7 @@ class Meeting:
                 (g, Place(self.mains[g[0]], place.port, place.env, place.launches, place.backend))
                 for g in groups
             ]
-            return [joined(answers) for answers in self.trial(at, TRIAL)]
+            return [joined(answers) for answers in self.trial(at, self.patience)]
 
         self.culprits = halves.find(tuple(self.able), tries)
 
@@ -307,6 +312,12 @@ class Meeting:
 
 def joined(answers: Mapping[str, Mapping[str, Any]]) -> bool:
     return bool(answers) and all(a.get("outcome") == "joined" for a in answers.values())
+
+
+def _worked(answer: Mapping[str, Any]) -> float:
+    """Seconds that a rank was at work, the start of its interpreter and of torch left out."""
+    stages = answer.get("stages", ())
+    return float(sum(s["seconds"] for s in stages if s["stage"] not in ("python", "torch-import")))
 
 
 def _missing(answer: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -125,7 +125,10 @@ def _look_slurm(target: Target) -> Iterator[Finding]:
 def _varies(target: Target) -> bool:
     """Whether the node rank comes from a variable that differs from node to node."""
     option = target.plan.option("node-rank") if target.plan else None
-    return option is None or option.value is None
+    if option is None or option.value is None or target.launch is None:
+        return option is None or option.value is None
+    span = option.value_span or option.span
+    return span[0] < 0 or "$" in target.launch.text[slice(*span)]
 
 
 PLACE = Probe(

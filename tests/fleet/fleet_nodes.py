@@ -68,6 +68,7 @@ done
 ip addr add 10.99.0.254/16 dev br0
 ip -6 addr add fd99::254/64 dev br0 nodad
 {nodes}
+{more}
 echo up
 read end
 """
@@ -131,7 +132,8 @@ class Nodes:
 
     def within(self, name: str, *words: str) -> str:
         """A command in all namespaces of one node, as root there."""
-        found = self.inside("pgrep", "-o", "-f", f"sshd.*/srv/{name}.sshd").stdout
+        outer = self.inside("pgrep", "-f", f"^unshare .*/srv/{name}.init").stdout.split()[0]
+        found = self.inside("pgrep", "-P", outer).stdout
         done = self.inside("nsenter", "-t", found.strip(), "-n", "-m", "-u", "-p", "--", *words)
         assert done.returncode == 0, (words, done.stderr)
         return done.stdout
@@ -218,11 +220,11 @@ def start(
     names: Sequence[str], config: Mapping[str, str] | None = None,
     no_daemon: Sequence[str] = (), env: Mapping[str, str] | None = None,
     init: Mapping[str, str] | None = None, second: bool = False, v6: bool = False,
-    files: Mapping[str, bytes] | None = None,
+    files: Mapping[str, bytes] | None = None, daemon: str = "", more: str = "",
 ) -> Nodes:  # fmt: skip
     """`config` has further lines of a node's sshd_config, `env` further variables of its log-ins,
     `init` commands that run in it first; `files` lie in /srv; `second` gives every node an eth1 in
-    another network."""
+    another network; `daemon` runs in each node in place of sshd, `more` where they all are."""
     at = Path(tempfile.mkdtemp(prefix="ddp-assist-bed-"))
     at.chmod(0o755)
     for key in ("host", "user", "other"):
@@ -236,6 +238,7 @@ def start(
         os.chown(path, ALICE, ALICE)
         path.chmod(0o700)
     for name, content in (files or {}).items():
+        (at / name).parent.mkdir(exist_ok=True)
         (at / name).write_bytes(content)
         (at / name).chmod(0o755)
     users = Path("/etc/passwd").read_text()
@@ -253,17 +256,17 @@ def start(
         (at / f"{name}.sshd").write_text(
             SSHD.format(more=(config or {}).get(name, ""), env=variables)
         )
-        daemon = f"/usr/sbin/sshd -D -e -f /srv/{name}.sshd"
-        daemon = "/bin/sleep 600" if name in no_daemon else daemon
-        more = (init or {}).get(name, "")
-        (at / f"{name}.init").write_text(INIT.format(name=name, daemon=daemon, more=more))
+        serves = daemon or f"/usr/sbin/sshd -D -e -f /srv/{name}.sshd"
+        serves = "/bin/sleep 600" if name in no_daemon else serves
+        first = (init or {}).get(name, "")
+        (at / f"{name}.init").write_text(INIT.format(name=name, daemon=serves, more=first))
         own = [] if v6 else [f"10.99.{number >> 8}.{number & 255}/16"]
         own += [f"fd99::{number:x}/64"] if v6 else []
         given = "\n".join(f"ip -n {name} addr add {a} dev eth0" + (" nodad" if ":" in a else "")
                           for a in own)  # fmt: skip
         extra = SECOND.format(name=name, number=number) if second else ""
         parts.append(NODE.format(name=name, number=number, addresses=given, more=extra))
-    text = LAB.format(at=at, nodes="".join(parts), opened=_opened())
+    text = LAB.format(at=at, nodes="".join(parts), opened=_opened(), more=more)
     (at / "lab").write_text(text)
     nodes.lab = lab = subprocess.Popen(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
@@ -274,7 +277,7 @@ def start(
     if lab.stdout.readline() != "up\n":
         lab.kill()
         raise RuntimeError(lab.communicate()[1])
-    listening = [name for name in names if name not in no_daemon]
+    listening = [name for name in names if name not in no_daemon and not daemon]
     done = nodes.inside(
         "sh", "-c",
         f"for n in {' '.join(listening)}; do for i in $(seq 400); do"

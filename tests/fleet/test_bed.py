@@ -268,3 +268,51 @@ class TestTrials:
         assert "trial-failed" in outcomes(result)
         fix = result["fixes"][0]
         assert fix["badge"] == "ran" and "SOCKET_IFNAME=eth0" in fix["launch"], fix
+
+
+STARTS = """cd /srv/home
+ssh node1 {torchrun} --nnodes=2 --node-rank=0 {common} &
+ssh node2.cluster.local {torchrun} --nnodes={count} --node-rank={rank} {common} &
+wait
+"""
+PLAIN = """export MASTER_ADDR={at} MASTER_PORT=29500
+ssh node1 "MASTER_ADDR={at} MASTER_PORT=29500 RANK=0 WORLD_SIZE=2 {python} train.py" &
+ssh node2 "MASTER_ADDR={at} MASTER_PORT=29500 RANK={rank} WORLD_SIZE=2 {python} train.py" &
+wait
+"""
+COMMON = "--nproc-per-node=1 --master-addr=node1 --master-port=29500 train.py"
+ONE_TEXT = {
+    "node-rank-duplicated": (STARTS, {"rank": 0, "count": 2}, "--node-rank=1"),
+    "nnodes-disagree": (STARTS, {"rank": 1, "count": 3}, "--nnodes=2"),
+    "master-addr-unresolvable": (PLAIN, {"rank": 1, "at": "gpu-node-01"}, "10.99.0.1"),
+}
+
+
+@pytest.mark.parametrize(("cause", "start_from"), [
+    ("node-rank-duplicated", None), ("nnodes-disagree", "node2"),
+    ("master-addr-unresolvable", "node1")])  # fmt: skip
+def test_one_script_that_starts_two_nodes(bed: Nodes, cause: str, start_from: str | None) -> None:
+    """From the log-in host, which has no part in the job, and from either node; the nodes are
+    those of the launch, and `diagnose` asks them when it is told to."""
+    text, values, cured = ONE_TEXT[cause]
+    common = COMMON
+    filled = text.format(torchrun=TORCHRUN, python=sys.executable, common=common, **values)
+    (bed.at / "home" / "both.sh").write_text(filled)
+    words = ("diagnose", "--fleet", "--no-trial", "--json", "--", "bash", "/srv/home/both.sh")
+    done = bed.user(*ours(*words), on=start_from)
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout)
+    assert [n["state"] for n in result["nodes"]] == ["ok", "ok"]
+    assert causes(result)[0] == cause, result["causes"]
+    fix = result["fixes"][0]
+    assert fix["badge"] == "holds" and cured in fix["launch"], fix
+    assert fix["launch"].count("ssh ") == 2
+
+
+def test_without_a_yes_no_other_host_is_asked(bed: Nodes) -> None:
+    (bed.at / "home" / "both.sh").write_text(
+        STARTS.format(torchrun=TORCHRUN, rank=1, count=2, common=COMMON)
+    )
+    done = bed.user(*ours("diagnose", "--no-trial", "--json", "--", "bash", "/srv/home/both.sh"))
+    assert "nodes" not in json.loads(done.stdout)
+    assert "spans 2 hosts" in done.stderr and "--fleet" in done.stderr

@@ -1,0 +1,113 @@
+"""A real Slurm on nodes without an ssh server: asked from inside an allocation, by srun alone."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet_nodes import ALICE, Nodes, ours, start  # type: ignore[import-not-found]
+from fleet_nodes import _environment as variables
+
+pytestmark = pytest.mark.needs(
+    "root", "namespaces", "ip", "nsenter", "setpriv", "munged", "slurmctld", "slurmd", "srun"
+)
+NAMES = ("node1", "node2", "node3")
+TORCHRUN = str(Path(sys.executable).with_name("torchrun"))
+CONF = """ClusterName=bed
+SlurmctldHost=node1
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=/srv/munge/socket
+CredType=cred/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+ReturnToService=2
+StateSaveLocation=/srv/slurm/state
+SlurmdSpoolDir=/srv/slurm/spool.%n
+SlurmctldPidFile=/run/slurmctld.pid
+SlurmdPidFile=/run/slurmd.pid
+SlurmctldLogFile=/srv/slurm/ctld.log
+SlurmdLogFile=/srv/slurm/slurmd.%n.log
+NodeName=node[1-3] CPUs=4 RealMemory=500 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+MUNGED = (
+    "chmod 700 /srv/munge/key; chmod 711 /srv/munge; munged --foreground --force"
+    " --key-file=/srv/munge/key --socket=/srv/munge/socket --pid-file=/run/munged.pid"
+    " --log-file=/srv/munge/log --seed-file=/run/munged.seed </dev/null >/srv/munge/out 2>&1 &"
+)
+CONTROLLER = "SLURM_CONF=/srv/slurm/slurm.conf slurmctld -D </dev/null >/srv/slurm/ctld.out 2>&1 &"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    nodes = start(
+        NAMES,
+        daemon="env SLURM_CONF=/srv/slurm/slurm.conf /usr/sbin/slurmd -D",
+        init={"node1": f"mkdir -p /srv/slurm/state\n{CONTROLLER}"},
+        files={
+            "munge/key": secrets.token_bytes(1024),
+            "slurm/slurm.conf": CONF.encode(),
+            "slurm/cgroup.conf": b"CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
+        },
+        more=MUNGED,
+    )
+    try:
+        ready = (
+            "for i in $(seq 600); do test \"$(sinfo -h -t idle -o %D)\" = 3 && exit 0;"
+            " sleep 0.1; done; (sinfo -N; cat /srv/slurm/*.out /srv/slurm/*.log) >&2; exit 1"
+        )
+        alice(nodes, "sh", "-c", ready)
+        yield nodes
+    finally:
+        nodes.close()
+
+
+def alice(nodes: Nodes, *words: str) -> str:
+    who = ["setpriv", "--reuid", str(ALICE), "--regid", str(ALICE), "--clear-groups"]
+    env = variables(["SLURM_CONF=/srv/slurm/slurm.conf", "TMPDIR=/run/tmp"])
+    return nodes.within("node1", *who, "env", "-i", "-C", "/srv/home", *env, *words)
+
+
+def asked(said: str) -> dict[str, Any]:
+    """The JSON among what salloc says of itself."""
+    result: dict[str, Any] = json.loads(said[said.index("{") :])
+    return result
+
+
+def test_from_inside_an_allocation(cluster: Nodes) -> None:
+    """The launch's node ranks come from Slurm; each node is told what the whole job would be."""
+    (cluster.at / "home" / "job.sh").write_text(
+        f"{TORCHRUN} --nnodes=$SLURM_NNODES --node-rank=$SLURM_NODEID --nproc-per-node=1 "
+        "--master-addr=node1 --master-port=29500 train.py\n"
+    )
+    fleet = ours("fleet", "--slurm", "--json", "--", "bash", "/srv/home/job.sh")
+    command = f"salloc -Q -N3 {' '.join(fleet)} || true"
+    result = asked(alice(cluster, "sh", "-c", command))
+    assert [(n["node"], n["state"]) for n in result["nodes"]] == [(n, "ok") for n in NAMES]
+    assert {link["outcome"] for link in result["links"]} == {"reached"}
+    said = {f["outcome"] for f in result["findings"] if f["probe"] == "fleet"}
+    assert result["causes"] == [] and "trial-joined" in said, result["findings"]
+
+
+def test_of_a_running_job_and_of_one_that_is_over(cluster: Nodes) -> None:
+    job = alice(cluster, "sbatch", "--parsable", "-N2", "--wrap", "sleep 300").strip()
+    fleet = " ".join(ours("fleet", "--slurm", job, "--json", "--no-trial"))
+    wait = f"until squeue -h -j {job} -t R | grep -q .; do sleep 0.1; done"
+    result = asked(alice(cluster, "sh", "-c", f"{wait}; {fleet} || test $? = 5"))
+    assert [n["state"] for n in result["nodes"]] == ["ok", "ok"]
+    gone = f"scancel {job}; until ! squeue -h -j {job} | grep -q .; do sleep 0.1; done"
+    said = alice(cluster, "sh", "-c", f"{gone}; {fleet} 2>&1 || test $? = 2")
+    assert f"job {job} does not run" in said
