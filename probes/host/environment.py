@@ -121,7 +121,7 @@ def _left_over(target: Target, now: Setting) -> Iterator[Finding]:
         }
         if steering:
             yield _of_shell("left-over-pet", steering, "torchrun takes them as options")
-    if kind != "python":
+    if kind not in ("python", None):
         return
     own = plan.env if plan else {}
     rank = {
@@ -131,7 +131,17 @@ def _left_over(target: Target, now: Setting) -> Iterator[Finding]:
     }
     world = number(rank.get("WORLD_SIZE"))
     if "RANK" in rank and not (world == 1 and rank["RANK"] == "0"):
-        yield _of_shell("left-over-rank", rank, "the script takes them for its own")
+        yield (
+            _of_shell("left-over-rank", rank, "the script takes them for its own")
+            if kind
+            else _of_shell(
+                "rank-in-shell",
+                rank,
+                "a script that is started without a launcher takes them for its own",
+            )
+        )
+    if kind is None:
+        return
     agent = now.shell.get("TORCHELASTIC_USE_AGENT_STORE", "")
     if agent.lower() == "true" and "TORCHELASTIC_USE_AGENT_STORE" in now.launch:
         mine = {k: v for k, v in now.shell.items() if k.startswith("TORCHELASTIC_")}
@@ -268,6 +278,7 @@ ENV = Probe(
         "fine": "ok",
         "set": "info",
         "deprecated": "info",
+        "rank-in-shell": "info",
         "left-over-rank": "bad",
         "left-over-pet": "bad",
         "left-over-store": "bad",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddp_assist.probes.host.processes import read
 from ddp_assist.probes.host.words import brief
-from ddp_assist.probes.model import Evidence, Finding, Probe, Target
+from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network.endpoint import ephemeral
 from ddp_assist.probes.network.scope import environment, number
 
@@ -54,9 +54,7 @@ def _look(target: Target) -> Iterator[Finding]:
     see = (Evidence("/proc/net/tcp", see=("ss", "-s")),)
     exhausted = False
     if counted is None:
-        yield Finding(
-            "ports", "uncounted", "the connections of this host can't be counted", {}, see
-        )
+        yield unknown("ports", "the connections of this host can't be counted", *see)
     else:
         used, towards = counted
         left = room - max(used, towards)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -126,8 +127,9 @@ def is_ours(address: Address) -> bool:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as trial:
             trial.bind((str(address), 0))
-    except OSError:
-        return False
+    except OSError as error:
+        # Where no port is left the address may still be ours.
+        return error.errno == errno.EADDRINUSE
     return not address.is_unspecified
 
 

@@ -8,10 +8,11 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from ddp_assist.probes.model import Endpoint, Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network import store
-from ddp_assist.probes.network.endpoints import launch_user, to_host
+from ddp_assist.probes.network.endpoints import DEFAULT_PORT, launch_user, to_host
 from ddp_assist.probes.network.holder import Holder, identify, is_ours, user_name
 from ddp_assist.probes.network.sockets import Socket, on_port
 
@@ -71,6 +72,9 @@ def free_port(avoid: frozenset[int] = frozenset()) -> int | None:
 
 
 def look(target: Target) -> Iterator[Finding]:
+    if _is_bare(target):
+        yield _default(target)
+        return
     seen: set[int | None] = set()
     for endpoint in target.endpoints:
         if endpoint.port in seen or not to_host(target, endpoint):
@@ -109,6 +113,19 @@ def _port(target: Target, endpoint: Endpoint) -> Finding:
     if code != errno.EADDRINUSE:
         return unknown("port", f"binding port {port} failed: {os.strerror(code)}", port=port)
     return _taken(target, port, sockets)
+
+
+def _is_bare(target: Target) -> bool:
+    """Nothing was given, so the port of interest is the one that torch takes by default."""
+    given = target.endpoints or target.plans or target.script or target.logs
+    return not given and target.job is None
+
+
+def _default(target: Target) -> Finding:
+    found = _port(target, Endpoint("", DEFAULT_PORT, "the default of torch"))
+    if found.outcome in ("free", "held-by-orphan", "unknown"):
+        return found
+    return replace(found, outcome="default-taken")
 
 
 def _may_bind_low(user: int) -> bool:
@@ -276,7 +293,7 @@ def _shares_launcher(pid: int, holder: Holder) -> bool:
 
 
 def _applies(target: Target) -> bool:
-    return any(to_host(target, endpoint) for endpoint in target.endpoints)
+    return _is_bare(target) or any(to_host(target, endpoint) for endpoint in target.endpoints)
 
 
 PROBES = (
@@ -286,6 +303,7 @@ PROBES = (
         {
             "free": "ok",
             "ephemeral": "info",
+            "default-taken": "info",
             "held-by-orphan": "bad",
             "held-by-own-job": "bad",
             "held-by-other-user": "bad",

@@ -17,6 +17,7 @@ from ddp_assist.probes.gpu import gpus, holders
 from ddp_assist.probes.gpu.gpus import OUTCOMES, look
 from ddp_assist.probes.launch.read import read_launch
 from ddp_assist.probes.model import Finding, Target
+from ddp_assist.probes.runner import run
 
 pytestmark = pytest.mark.needs("gcc")
 
@@ -54,7 +55,7 @@ def seen(library: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[F
             monkeypatch.delenv(name)
         for name, value in settings.items():
             monkeypatch.setenv(f"STUB_{name}", str(value))
-        return list(look(target or Target(env={})))
+        return list(run(gpus.PROBES, target or Target(env={})))
 
     return scenario
 

@@ -1,0 +1,58 @@
+"""What probes answered in this run: which outcomes came from real parts, and for whom.
+
+An answer counts as real where no function of ours was replaced meanwhile; a deadline or a path that
+a test sets is no replacement.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from ddp_assist.probes import runner
+from ddp_assist.probes.model import Finding
+
+real: dict[str, set[str]] = {}
+"""Finding keys, and the users (`root`, `nobody`) that they were told to."""
+pretended: set[str] = set()
+files: set[str] = set()
+"""The folders and files of tests that ran."""
+_replaced = False
+
+
+def note(keys: Iterable[str], uid: int) -> None:
+    for key in keys:
+        if _replaced:
+            pretended.add(key)
+        else:
+            real.setdefault(key, set()).add("root" if uid == 0 else "nobody")
+
+
+def pytest_configure() -> None:
+    ordered, setattr_ = runner.in_order, pytest.MonkeyPatch.setattr
+
+    def in_order(*given: Any) -> tuple[Finding, ...]:
+        found = ordered(*given)
+        note((f.key for f in found), os.geteuid())
+        return found
+
+    def replacing(self: pytest.MonkeyPatch, *given: Any, **more: Any) -> None:
+        global _replaced
+        owner = given[0]
+        ours = getattr(owner, "__name__", "").startswith("ddp_assist") or isinstance(owner, str)
+        ours = ours or owner is os or getattr(owner, "__module__", "").startswith("ddp_assist")
+        _replaced = _replaced or (ours and not inspect.isclass(given[-1]) and callable(given[-1]))
+        setattr_(self, *given, **more)
+
+    runner.in_order = in_order
+    pytest.MonkeyPatch.setattr = replacing  # type: ignore[method-assign]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    global _replaced
+    _replaced = False
+    files.add(str(item.path))
