@@ -53,6 +53,14 @@ class Endpoint:
     origin: str
 
 
+def here() -> Path:
+    """The working directory; one that was removed meanwhile keeps the name the shell had for it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(os.environ.get("PWD") or "/")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is examined. Everything is optional: a probe says by `applies` what it needs."""
@@ -65,7 +73,7 @@ class Target:
     job: int | None = None
     python: str | None = None
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    cwd: Path = field(default_factory=Path.cwd)
+    cwd: Path = field(default_factory=here)
     endpoints: tuple[Endpoint, ...] = ()
     backend: str | None = None
     may_touch: bool = False

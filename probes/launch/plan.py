@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ddp_assist.probes.model import here
+
 Span = tuple[int, int]
 
 
@@ -82,7 +84,7 @@ class LaunchPlan:
     module: bool = False
     script: str | None = None
     script_args: tuple[str, ...] = ()
-    cwd: Path = field(default_factory=Path.cwd)
+    cwd: Path = field(default_factory=here)
     options: tuple[Option, ...] = ()
     not_understood: tuple[str, ...] = ()
     host: str | None = None

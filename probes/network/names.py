@@ -157,8 +157,9 @@ def _look_own_name(target: Target) -> Iterator[Finding]:
             "own-name", f"nothing was learnt of {shown}: {resolved.because}", *see, **data
         )
         return
-    # With an interface named, gloo does not ask for its own name.
-    matters = spans_hosts(target) and not environment(target).get("GLOO_SOCKET_IFNAME")
+    # With an interface named gloo does not ask for its own name, and NCCL never does.
+    matters = spans_hosts(target) and target.backend != "nccl"
+    matters = matters and not environment(target).get("GLOO_SOCKET_IFNAME")
     alone = "" if matters else "-alone"
     data["seconds"] = round(answer["seconds"], 3)
     found = [a for a in map(plain, answer.get("addresses", ())) if a]

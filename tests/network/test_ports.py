@@ -7,16 +7,20 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from asking import as_nobody
 
 from ddp_assist.probes.model import Endpoint, Finding, Target
 from ddp_assist.probes.network import ports, store
 from ddp_assist.probes.network.ports import bind_error, ephemeral_range, free_port
+from ddp_assist.probes.runner import run
 
+Elsewhere = Callable[..., dict[str, tuple[str, dict[str, Any]]]]
 SERVER = """
 import socket, sys
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,7 +52,7 @@ def start(stack: ExitStack, *words: str) -> subprocess.Popen[bytes]:
 
 def look(port: int, host: str = "127.0.0.1", **more: object) -> Finding:
     target = Target(endpoints=(Endpoint(host, port, "the test"),), **more)  # type: ignore[arg-type]
-    (finding,) = ports.look(target)
+    (finding,) = run(ports.PROBES, target)
     return finding
 
 
@@ -175,27 +179,34 @@ def test_another_users_listener_is_named_by_user(stack: ExitStack) -> None:
 
 @pytest.mark.needs("root", "setpriv")
 def test_as_an_ordinary_user_a_low_port_is_privileged_and_roots_holder_hidden(
-    stack: ExitStack,
+    stack: ExitStack, tmp_path: Path
 ) -> None:
     port = a_port()
     start(stack, sys.executable, "-c", SERVER, str(port))
-    code = (
-        "import sys; sys.path[:0] = sys.argv[1].split(':')\n"
-        "from ddp_assist.probes.network import ports\n"
-        "from ddp_assist.probes.model import Endpoint, Target\n"
-        f"for p in (443, {port}):\n"
-        "    for f in ports.look(Target(endpoints=(Endpoint('', p, 't'),))):\n"
-        "        print(f.outcome, f.data.get('pid'))\n"
+    for asked, outcome in ((443, "privileged"), (port, "held-by-other-user")):
+        found = as_nobody(tmp_path, *ports.PROBES, at=[("", asked)])
+        assert set(found) == {f"port.{outcome}"}
+        assert found[f"port.{outcome}"].data.get("pid") is None
+
+
+def test_the_job_that_is_looked_at_may_hold_its_port(stack: ExitStack) -> None:
+    port = a_port()
+    child = start(stack, sys.executable, "-c", SERVER, str(port))
+    assert look(port, job=child.pid).outcome == "held-by-this-job"
+
+
+@pytest.mark.needs("namespaces", "ip")
+@pytest.mark.parametrize(("holder", "outcome"), [("", "free"), (SERVER, "default-taken")])
+def test_where_nothing_was_given_the_port_of_torch_is_looked_at(
+    ask_elsewhere: Elsewhere, holder: str, outcome: str
+) -> None:
+    """In a network of its own, so that whoever has 29500 on this machine does not matter."""
+    serve = (
+        f"coproc {sys.executable} -c '{holder}' 29500; read -u ${{COPROC[0]}};" if holder else ""
     )
-    path = ":".join(p for p in sys.path if p)
-    done = subprocess.run(
-        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
-         os.path.realpath(sys.executable), "-c", code, path],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if "Permission denied" in done.stderr or done.returncode == 126:
-        pytest.skip("needs an interpreter that another user may run")
-    assert done.stdout.split() == ["privileged", "None", "held-by-other-user", "None"], done.stderr
+    inner = f'ip link set lo up; {serve} "$0" "$@"; exit'
+    found = ask_elsewhere(["unshare", "-n", "bash", "-c", inner], "network.ports")
+    assert set(found) == {f"port.{outcome}"}
 
 
 def test_a_port_elsewhere_is_not_ours_to_bind() -> None:

@@ -30,29 +30,29 @@ def by_proc(states: int = sockets.EVERY) -> list[Socket]:
     return list(sockets._proc())
 
 
-@pytest.mark.parametrize("ask", [sockets.tcp, by_proc], ids=["sock_diag", "proc"])
+@pytest.mark.parametrize("listed", [sockets.tcp, by_proc], ids=["sock_diag", "proc"])
 @pytest.mark.parametrize(
     ("host", "family"),
     [("127.0.0.1", socket.AF_INET), ("0.0.0.0", socket.AF_INET), ("::1", socket.AF_INET6)],
 )
 def test_a_listener_is_seen_with_its_address_and_uid(
-    stack: ExitStack, ask: Callable[[], list[Socket]], host: str, family: int
+    stack: ExitStack, listed: Callable[[], list[Socket]], host: str, family: int
 ) -> None:
     port = listener(stack, host, family)
-    (seen,) = [s for s in ask() if s.port == port and s.state == "listen"]
+    (seen,) = [s for s in listed() if s.port == port and s.state == "listen"]
     assert (seen.host, seen.uid) == (host, os.geteuid())
     assert seen.is_wildcard == (host == "0.0.0.0")
     assert sockets.owner(seen.inode) == os.getpid()
 
 
-@pytest.mark.parametrize("ask", [sockets.tcp, by_proc], ids=["sock_diag", "proc"])
+@pytest.mark.parametrize("listed", [sockets.tcp, by_proc], ids=["sock_diag", "proc"])
 def test_both_ends_of_a_connection_are_seen(
-    stack: ExitStack, ask: Callable[[], list[Socket]]
+    stack: ExitStack, listed: Callable[[], list[Socket]]
 ) -> None:
     port = listener(stack, "127.0.0.1")
     client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
     own = client.getsockname()[1]
-    (seen,) = [s for s in ask() if s.port == own]
+    (seen,) = [s for s in listed() if s.port == own]
     assert (seen.state, seen.peer, seen.peer_port) == ("established", "127.0.0.1", port)
 
 

@@ -7,8 +7,10 @@ a test sets is no replacement.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ real: dict[str, set[str]] = {}
 pretended: set[str] = set()
 files: set[str] = set()
 """The folders and files of tests that ran."""
+HAND_OVER = "DDP_ASSIST_ANSWERS"
 _replaced = False
 
 
@@ -50,6 +53,12 @@ def pytest_configure() -> None:
 
     runner.in_order = in_order
     pytest.MonkeyPatch.setattr = replacing  # type: ignore[method-assign]
+
+
+def pytest_sessionfinish() -> None:
+    """A run inside a run hands over what it saw."""
+    if place := os.environ.get(HAND_OVER):
+        Path(place).write_text(json.dumps({key: sorted(users) for key, users in real.items()}))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
