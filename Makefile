@@ -32,7 +32,7 @@ suite:
 	$(BIN)/python -m pytest $(PYTEST)
 
 bench: $(VENV)/.dev
-	for part in $(or $(PART),check processes text trials logs fleet); do \
+	for part in $(or $(PART),check processes sockets text trials logs fleet); do \
 	  echo "== $$part"; PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
 	done
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ddp_assist.probes.model import here
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -21,7 +23,7 @@ class Question:
     may_touch: bool = False
     """The user said yes to a connection to the store of his live job."""
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    cwd: Path = field(default_factory=Path.cwd)
+    cwd: Path = field(default_factory=here)
 
     @property
     def is_empty(self) -> bool:

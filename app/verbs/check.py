@@ -6,11 +6,12 @@ import json
 import sys
 import time
 
-from ddp_assist.app.cli import OK
+from ddp_assist.app.cli import OK, Wrong
 from ddp_assist.app.diagnose import Diagnosis, conclude, look, target_of
 from ddp_assist.app.options import add_question, launch_of, parser, question, split
 from ddp_assist.app.saying import as_json
 from ddp_assist.app.verbs.diagnose import exit_code
+from ddp_assist.probes.launch.plan import LaunchError
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.text import clean
 
@@ -25,7 +26,11 @@ def run(verb: str, words: list[str]) -> int:
     given = p.parse_args(ours)
     begun = time.monotonic()
     asked = question(given, launch_of(launch))
-    target, findings, probes = look(target_of(asked))
+    try:
+        target = target_of(asked)
+    except LaunchError as why:
+        raise Wrong(str(why)) from why
+    target, findings, probes = look(target)
     diagnosis = conclude(Diagnosis(asked, target, findings, asked=probes))
     diagnosis.seconds = round(time.monotonic() - begun, 3)
     if given.json:

@@ -171,23 +171,24 @@ def look(pid: int, proc: str = "/proc") -> Process | None:
         os.close(handle)
     end = raw.rfind(b")")
     rest = raw[end + 2 :].split(None, 23)
-    if len(rest) < 22:
+    try:
+        return Process(
+            pid,
+            int(rest[1]),
+            uid,
+            os.fsdecode(raw[raw.find(b"(") + 1 : end]),
+            chr(rest[0][0]),
+            int(rest[2]),
+            int(rest[3]),
+            int(rest[17]),
+            int(rest[19]),
+            (int(rest[11]) + int(rest[12])) / TICKS,
+            int(rest[21]) * PAGE,
+            bool(int(rest[6]) & 0x00200000),
+            proc,
+        )
+    except (ValueError, IndexError):
         return None
-    return Process(
-        pid,
-        int(rest[1]),
-        uid,
-        os.fsdecode(raw[raw.find(b"(") + 1 : end]),
-        chr(rest[0][0]),
-        int(rest[2]),
-        int(rest[3]),
-        int(rest[17]),
-        int(rest[19]),
-        (int(rest[11]) + int(rest[12])) / TICKS,
-        int(rest[21]) * PAGE,
-        bool(int(rest[6]) & 0x00200000),
-        proc,
-    )
 
 
 @dataclass(frozen=True, slots=True)

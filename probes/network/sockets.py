@@ -24,6 +24,7 @@ STATES: tuple[State, ...] = (
 )  # fmt: skip
 LISTEN = 1 << 10
 EVERY = 0xFFFFFFFF
+BYTECODE = 1
 MAPPED = bytes(10) + b"\xff\xff"
 INFO = 2
 """The attribute that carries the kernel's tcp_info."""
@@ -83,13 +84,21 @@ def tcp(states: int = EVERY, traffic: bool = False) -> list[Socket]:
 
 def on_port(port: int) -> list[Socket]:
     """Whatever sits on this local port, listener or not."""
-    return [s for s in tcp() if s.port == port]
+    try:
+        found = [s for f in (socket.AF_INET, socket.AF_INET6) for s in _diag(f, EVERY, port=port)]
+    except NoDiag:
+        found = list(_proc())
+    return [s for s in found if s.port == port]
 
 
-def _diag(family: int, states: int, traffic: bool = False) -> Iterator[Socket]:
+def _diag(
+    family: int, states: int, traffic: bool = False, port: int | None = None
+) -> Iterator[Socket]:
     size = 4 if family == socket.AF_INET else 16
     wanted = 1 << (INFO - 1) if traffic else 0
     request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, wanted, 0, states) + bytes(48)
+    if port is not None:
+        request += _only(port)
     header = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 1, 0)
     try:
         link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
@@ -113,6 +122,14 @@ def _diag(family: int, states: int, traffic: bool = False) -> Iterator[Socket]:
                     at += (length + 3) & ~3
         except OSError as why:
             raise NoDiag(*why.args) from why
+
+
+def _only(port: int) -> bytes:
+    """A filter that the kernel runs: local port >= `port` and <= `port`, else past the end."""
+    at_least, at_most, last = 2, 3, 16
+    code = struct.pack("=BBHBBH", at_least, 8, last + 4, 0, 0, port)
+    code += struct.pack("=BBHBBH", at_most, 8, last - 8 + 4, 0, 0, port)
+    return struct.pack("=HH", 4 + len(code), BYTECODE) + code
 
 
 def _message(family: int, size: int, data: bytes, at: int, end: int) -> Socket:
@@ -179,13 +196,21 @@ def owner(inode: int, proc: str = "/proc") -> int | None:
     pids = sorted((int(name) for name in os.listdir(proc) if name.isdigit()), reverse=True)
     for pid in pids:
         try:
-            with os.scandir(f"{proc}/{pid}/fd") as entries:
-                for entry in entries:
-                    try:
-                        if os.readlink(entry.path) == wanted:
-                            return pid
-                    except OSError:
-                        continue
+            folder = os.open(f"{proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             continue
+        try:
+            if any(_link(name, folder) == wanted for name in os.listdir(folder)):
+                return pid
+        except OSError:
+            continue
+        finally:
+            os.close(folder)
     return None
+
+
+def _link(name: str, folder: int) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError:
+        return None

@@ -22,25 +22,6 @@ from ddp_assist.probes.runner import run
 pytestmark = pytest.mark.needs("gcc")
 
 
-def built(folder: Path, *options: str) -> Path:
-    """The stub under the name by which the loader looks for the driver's library."""
-    source = Path(__file__).with_name("nvmlstub.c")
-    name = "libnvidia-ml.so.1"
-    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", f"-Wl,-soname,{name}", *options]
-    subprocess.run([*command, "-o", str(folder / name), str(source)], check=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture(scope="session")
-def old_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(tmp_path_factory.mktemp("old-nvml"), "-DOLD")
-
-
 @pytest.fixture
 def seen(library: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
     """What the probe says in a scenario."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import AS_NOBODY
 
 from ddp_assist.probes.host import leftovers
 from ddp_assist.probes.host.leftovers import LEFT_OVERS
@@ -22,23 +23,15 @@ SLEEPER = "import time; time.sleep(600)"
 
 
 @pytest.fixture
-def boxed(ask_elsewhere: Elsewhere) -> Callable[[str], dict[str, tuple[str, dict[str, Any]]]]:
+def boxed(
+    user: str, ask_elsewhere: Elsewhere
+) -> Callable[[str], dict[str, tuple[str, dict[str, Any]]]]:
     """What the probe says in a box where `setup` ran first; the box ends with the question."""
 
     def asked(setup: str) -> dict[str, tuple[str, dict[str, Any]]]:
-        inner = f'{setup}\n"$0" "$@"'
-        box = [
-            "unshare",
-            "-p",
-            "-m",
-            "-f",
-            "--mount-proc",
-            "--kill-child=SIGKILL",
-            "bash",
-            "-c",
-            inner,
-        ]
-        return ask_elsewhere(box, "host.leftovers")
+        box = ["unshare", "-p", "-m", "-f", "--mount-proc", "--kill-child=SIGKILL"]
+        shell = [*(AS_NOBODY if user == "nobody" else []), "bash", "-c"]
+        return ask_elsewhere([*box, *shell, f'{setup}\n"$0" "$@"'], "host.leftovers")
 
     return asked
 
@@ -115,8 +108,8 @@ def test_a_rank_of_spawn_in_a_container_names_its_parent_by_another_number(
         "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5, parent_pid=99999)"
     )
     argv = f"exec -a python {sys.executable} -c 'import time; time.sleep(600)' '{real}'"
-    inner = f"unshare -p -f --kill-child=SIGKILL bash -c \"{argv}\" >/dev/null 2>&1 & "
-    child = "until P=$(cat /proc/$!/task/$!/children) && [ -n \"$P\" ]; do :; done; P=${P%% *}"
+    inner = f'unshare -p -f --kill-child=SIGKILL bash -c "{argv}" >/dev/null 2>&1 & '
+    child = 'until P=$(cat /proc/$!/task/$!/children) && [ -n "$P" ]; do :; done; P=${P%% *}'
     found = boxed(f"{inner}{child}; {wait}")
     assert set(found) == {"left-overs.none"} and found["left-overs.none"][1]["ranks"]
 

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from asking import AS_NOBODY
 
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.network import endpoint, firewall
@@ -127,6 +128,7 @@ def chain(*lines: str, policy: str = "accept") -> str:
     )
 
 
+@pytest.mark.as_root
 @pytest.mark.needs("namespaces", "ip", "nft")
 @pytest.mark.parametrize(
     ("ruleset", "host", "expected"),
@@ -173,6 +175,7 @@ def test_from_another_host(
     assert seen - own == expected - own
 
 
+@pytest.mark.as_root
 @pytest.mark.needs("namespaces", "ip", "nft")
 @pytest.mark.parametrize(
     ("ruleset", "port_verdict", "data_verdict"),
@@ -206,6 +209,26 @@ def test_rules_of_this_host(
     found = ask_elsewhere(["ip", "netns", "exec", one], *MODULES, at=((NODE0, 29500),), env=env)
     seen = {key for key in found if key.startswith(("firewall.", "data-ports."))}
     assert seen == {f"firewall.{port_verdict}", f"data-ports.{data_verdict}"}
+
+
+@pytest.mark.as_root
+@pytest.mark.needs("namespaces", "ip", "nft", "setpriv")
+def test_from_another_host_without_any_right(
+    two_hosts: tuple[str, str], ask_elsewhere: Elsewhere
+) -> None:
+    """What a connect() tells needs no right: one look at several endpoints."""
+    one, two = two_hosts
+    rules(
+        one, chain("tcp dport 1024-65535 drop", "tcp dport 81 reject with icmpx admin-prohibited")
+    )
+    at = ((NODE0, 80), (NODE0, 81), (NODE0, 29500), (AWAY, 29500))
+    found = ask_elsewhere(["ip", "netns", "exec", two, *AS_NOBODY], *MODULES, at=at)
+    seen = {key for key in found if key.startswith(("endpoint.", "firewall.", "data-ports."))}
+    assert seen == {
+        "endpoint.refused", "endpoint.unreachable", "endpoint.no-answer", "endpoint.no-route",
+        "firewall.open", "firewall.rejects", "firewall.drops", "data-ports.blocked",
+        "data-ports.unknown",
+    }  # fmt: skip
 
 
 @pytest.mark.needs("namespaces", "ip", "setpriv")

@@ -184,6 +184,17 @@ def test_real_interfaces_in_a_namespace(namespace: str, ask_elsewhere: Elsewhere
     assert "interface.down" in say(GLOO_SOCKET_IFNAME="br0")
     assert "interface.no-address" in say(GLOO_SOCKET_IFNAME="eth0p")
     assert "interface.missing" in say(GLOO_SOCKET_IFNAME="eth7")
+    more = (
+        "link set br0 up\nlink set lo up\nlink add eth1 type veth peer name eth1p\naddr add 10.66.0.9/24 dev eth1\n"
+        "link set eth1 up\nlink set eth1p up\n"
+    )
+    subprocess.run(["ip", "-n", namespace, "-batch", "-"], input=more, text=True, check=True)
+    far = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    assert "interface.wrong-syntax" in say(GLOO_SOCKET_IFNAME="eth")
+    named = {"GLOO_SOCKET_IFNAME": "br0", "NCCL_SOCKET_IFNAME": "=lo"}
+    assert say(**named, **far) >= {"interface.virtual", "interface.loopback"}
+    assert say(**named) >= {"interface.virtual-alone", "interface.loopback-alone"}
+    assert "interface.two-in-one-subnet" in say()
     kinds = subprocess.run(
         [*inside, sys.executable, "-c", "from ddp_assist.probes.network.links import interfaces\n"
          "print({i.name: (i.kind, i.virtual) for i in interfaces()})"],
@@ -191,6 +202,16 @@ def test_real_interfaces_in_a_namespace(namespace: str, ask_elsewhere: Elsewhere
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
     ).stdout  # fmt: skip
     assert "'eth0': ('veth', False)" in kinds and "'br0': ('bridge', True)" in kinds
+
+
+@pytest.mark.needs("namespaces", "ip")
+@pytest.mark.parametrize(
+    ("env", "outcome"),
+    [({}, "only-loopback"), ({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, "none")],
+)
+def test_no_interface_at_all(ask_elsewhere: Elsewhere, env: dict[str, str], outcome: str) -> None:
+    alone = ["unshare", "-n", "bash", "-c", 'ip link set lo up; exec "$0" "$@"']
+    assert set(ask_elsewhere(alone, "network.interface", env=env)) == {f"interface.{outcome}"}
 
 
 @pytest.mark.needs("namespaces", "ip")
