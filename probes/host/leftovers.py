@@ -12,7 +12,7 @@ from typing import Any
 from ddp_assist.probes.host.ancestry import launcher, launcher_above
 from ddp_assist.probes.host.processes import Process, Processes, look, snapshot
 from ddp_assist.probes.host.words import brief, several
-from ddp_assist.probes.model import Evidence, Finding, Probe, Target
+from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 
 SPAWNED = re.compile(r"multiprocessing\.spawn import spawn_main.*parent_pid=(\d+)")
 # Present in every rank that this launcher started, and gone with no good run.
@@ -40,6 +40,9 @@ def _is_about(target: Target) -> bool:
 
 def _seen() -> Iterator[Finding]:
     processes = snapshot()
+    if processes.get(os.getpid()) is None:
+        yield unknown("left-overs", "/proc shows no processes here", Evidence("/proc"))
+        return
     ranks, launchers = distributed(processes)
     ours = {p.pid for p in processes.ancestors(os.getpid())} | {os.getpid()}
     found = [

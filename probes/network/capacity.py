@@ -95,10 +95,9 @@ def _settings(target: Target) -> Iterator[Finding]:
         see = (Evidence("somaxconn", see=("sysctl", "net.core.somaxconn")),)
         data = {"somaxconn": backlog, "world_size": world}
         yield Finding("ports", "backlog-small", sentence, data, see)
-    if (
-        not os.path.exists("/proc/self/net/if_inet6")
-        or setting("ipv6/conf/all/disable_ipv6") == "1"
-    ):
+    tables = "/proc/self/net"
+    lacks = os.path.exists(tables) and not os.path.exists(f"{tables}/if_inet6")
+    if lacks or setting("ipv6/conf/all/disable_ipv6") == "1":
         yield Finding("ports", "no-ipv6", "this host has no IPv6; torch then takes IPv4")
 
 

@@ -44,6 +44,25 @@ def test_nobody_may_ask_too(ask_elsewhere: Elsewhere) -> None:
     assert not [told for told, _ in found.values() if "the probe failed" in told]
 
 
+@pytest.mark.needs("namespaces")
+def test_without_proc_and_sys_much_is_unknown_and_nothing_is_made_up(
+    ask_elsewhere: Elsewhere,
+) -> None:
+    bare = (
+        "umount -l /sys; umount -l /dev/shm; mount --bind /dev/null /etc/resolv.conf; "
+        "mount -t tmpfs tmpfs /dev; mount -t tmpfs -o ro tmpfs /proc; "
+        'exec 2>/dev/null; exec "$0" "$@"'
+    )
+    before = ["unshare", "-n", "-m", "--propagation", "private", "bash", "-c", bare]
+    found = ask_elsewhere(before, *MODULES)
+    assert found.keys() >= {
+        "ports.unknown", "limits.unknown", "memory.unknown", "left-overs.unknown",
+        "kernel-log.unknown", "shm.not-writable",
+    }  # fmt: skip
+    assert not found.keys() & {"left-overs.none", "ports.no-ipv6", "memory.fine", "limits.fine"}
+    assert not [told for told, _ in found.values() if "the probe failed" in told]
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

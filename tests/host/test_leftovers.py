@@ -99,6 +99,7 @@ def test_a_rank_of_spawn_whose_parent_died(boxed: Callable[..., Any]) -> None:
     assert "the script that spawned it" in found["left-overs.orphan-ranks"][0]
 
 
+@pytest.mark.as_root
 def test_a_rank_of_spawn_in_a_container_names_its_parent_by_another_number(
     boxed: Callable[..., Any],
 ) -> None:

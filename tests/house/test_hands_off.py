@@ -36,7 +36,9 @@ def servers() -> set[str]:
 def deeds(trace: str, own: Path, named: frozenset[str] = frozenset()) -> list[str]:
     """Every call of a trace that is more than looking."""
     found = []
-    for line in trace.splitlines():
+    lines = trace.splitlines()
+    children = {line.partition(" ")[0] for line in lines}
+    for line in lines:
         call = re.match(r"\d+ +(\w+)\((.*)", line)
         if call is None:
             continue  # the end of a call whose begin stands above, or an exit
@@ -46,6 +48,11 @@ def deeds(trace: str, own: Path, named: frozenset[str] = frozenset()) -> list[st
             path = re.search(r'"([^"]*)"', words)
             allowed = path and (path[1] == "/dev/null" or path[1].startswith(f"{own}/"))
             if writes and not allowed:
+                found.append(line)
+        elif name == "kill":
+            # A child of ours that is late is ended with all that it started; nobody else is.
+            whom = re.match(r"-(\d+), SIGKILL\)", words)
+            if whom is None or whom[1] not in children:
                 found.append(line)
         elif name == "prlimit64":
             if not re.search(r"\d+, RLIMIT_\w+, NULL", words):

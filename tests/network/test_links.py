@@ -184,8 +184,9 @@ def test_real_interfaces_in_a_namespace(namespace: str, ask_elsewhere: Elsewhere
     assert "interface.down" in say(GLOO_SOCKET_IFNAME="br0")
     assert "interface.no-address" in say(GLOO_SOCKET_IFNAME="eth0p")
     assert "interface.missing" in say(GLOO_SOCKET_IFNAME="eth7")
-    more = (
-        "link set br0 up\nlink set lo up\nlink add eth1 type veth peer name eth1p\naddr add 10.66.0.9/24 dev eth1\n"
+    more = (  # a bridge that is up, and a second card in the same subnet
+        "link set br0 up\nlink set lo up\nlink add eth1 type veth peer name eth1p\n"
+        "addr add 10.66.0.9/24 dev eth1\n"
         "link set eth1 up\nlink set eth1p up\n"
     )
     subprocess.run(["ip", "-n", namespace, "-batch", "-"], input=more, text=True, check=True)
