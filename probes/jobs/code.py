@@ -37,6 +37,9 @@ def _parted(odd: Spot, other: Spot) -> Parting:
     lines = source(odd.file)
     for node in theirs:
         if isinstance(node, LOOPS) and node not in mine and odd.line > (node.end_lineno or 0):
+            inner = next((n for n in theirs if _asks_for_rank(n) and n.lineno > node.lineno), None)
+            if inner is not None:  # the others went through the loop and never into this branch
+                return Parting("branch", lines[inner.lineno - 1].strip())
             return Parting("left-loop", lines[node.lineno - 1].strip())
     for node in (*theirs, *mine):
         if not isinstance(node, ast.If) or (node in mine) and (node in theirs) and (
@@ -48,12 +51,16 @@ def _parted(odd: Spot, other: Spot) -> Parting:
     return Parting("")
 
 
+def _asks_for_rank(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "rank" in ast.unparse(node.test).lower()
+
+
 def _side(node: ast.If, line: int) -> str:
     first = node.orelse[0].lineno if node.orelse else None
     return "else" if first is not None and line >= first else "then"
 
 
-def _around(file: str, line: int) -> list[ast.AST]:
+def _around(file: str, line: int) -> list[ast.For | ast.AsyncFor | ast.While | ast.If]:
     """The loops and branches that a line stands in, the outermost first."""
     return [
         node for node in _blocks(file)

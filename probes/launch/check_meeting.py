@@ -22,6 +22,7 @@ from ddp_assist.probes.launch.judging import (
 from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target
+from ddp_assist.probes.network.endpoints import from_hosts_file
 from ddp_assist.probes.network.ports import ephemeral_range, unprivileged_start
 
 PLACEHOLDER = re.compile(
@@ -224,7 +225,8 @@ def _same_place(target: Target, plans: list[LaunchPlan]) -> Iterator[Finding]:
     static = all(p.launcher in PLAIN or p.rdzv_backend in (None, "static") for p in plans)
     if static and len(first) == 1 and first[0].host and hosts:
         told = next(iter(hosts))
-        if told in known and told != first[0].host:
+        named = {name for name in known if told in (name, *from_hosts_file(name))}
+        if named and first[0].host not in named:
             sentence = f"the address is {told}, but rank 0 is started on {first[0].host}"
             yield say(
                 target, first[0], "master-addr-not-rank0", sentence,

@@ -127,11 +127,12 @@ def is_here(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return _from_hosts_file(host) & own_addresses() != frozenset()
+        return from_hosts_file(host) & own_addresses() != frozenset()
     return address.is_loopback or host in own_addresses()
 
 
-def _from_hosts_file(name: str) -> frozenset[str]:
+def from_hosts_file(name: str) -> frozenset[str]:
+    """The addresses of a name, where no resolver need be asked."""
     try:
         with open("/etc/hosts", encoding="utf-8", errors="replace") as table:
             lines = [line.partition("#")[0].split() for line in table]

@@ -1,0 +1,7 @@
+"""An old run that met and then stands still."""
+import time
+
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+time.sleep(1800)
