@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types contracts suite bench clean
+.PHONY: run test lint types contracts suite proof bench clean
 
 run: $(VENV)/.run
 	@$(BIN)/ddp-assist $(ARGS)
@@ -30,6 +30,11 @@ contracts:
 
 suite:
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Every fault live, at every moment, varied; the table is kept in docs/proof.md. Root, half an hour.
+proof: $(VENV)/.dev
+	DDP_ASSIST_PROOF=all DDP_ASSIST_PROOF_TABLE=docs/proof.md \
+	  $(BIN)/python -m pytest tests/live -q $(PYTEST)
 
 bench: $(VENV)/.dev
 	for part in $(or $(PART),check processes sockets text trials logs fleet); do \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ddp_assist.probes.host.processes import Process, Processes, read
@@ -135,7 +135,8 @@ def find_jobs(processes: Processes) -> list[Job]:
             continue
         (launchers if is_launcher(process) else pythons).append(process)
     tree = _Tree(processes, by_parent, {p.pid for p in launchers})
-    jobs = _merged([*_named(tree, pythons), *_spawned(tree, pythons), *_hidden(tree, launchers)])
+    found = _merged([*_named(tree, pythons), *_spawned(tree, pythons), *_hidden(tree, launchers)])
+    jobs = [part for job in found for part in _generations(job)]
     started = {p.pid for job in jobs for r in job.ranks for p in processes.ancestors(r.process.pid)}
     for launcher in launchers:
         if launcher.pid not in started and not _is_inner(tree, launcher):
@@ -145,6 +146,20 @@ def find_jobs(processes: Processes) -> list[Job]:
         job.helpers = {r.process.pid: tree.below(r.process.pid) for r in job.ranks}
         job.dead = _dead(tree, job)
     return sorted(jobs, key=lambda job: int(job.id))
+
+
+def _generations(job: Job) -> list[Job]:
+    """An earlier run that was told the same place: its shell is gone, that of the new ranks not."""
+    old = [r for r in job.ranks if r.process.ppid == 1]
+    new = [r for r in job.ranks if r.process.ppid != 1]
+    if not job.twice or not old or not new:
+        return [job]
+    first = job.launcher or new[0].process
+    before = str(old[0].process.pid)
+    return [
+        replace(job, id=str(first.pid), ranks=new),
+        replace(job, id=before, launcher=None, ranks=old),
+    ]
 
 
 def unnamed(pid: int, processes: Processes) -> Job | None:

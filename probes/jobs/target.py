@@ -24,14 +24,28 @@ def launch_of(pid: int) -> tuple[Launch | None, dict[str, str]]:
         return None, {}
     asked = look(pid)
     top = job.launcher or job.ranks[0].process
-    for process in (asked, top, job.ranks[0].process if job.ranks else top):
+    first = job.ranks[0].process if job.ranks else top
+    shells = [asked] if asked is not None and _is_shell(asked) else _shells_above(top)
+    for process in (*shells, asked, top, first):
         launch = _read(process) if process is not None else None
-        if launch is not None and launch.plans:
+        above = process not in (asked, top, first)
+        if launch is not None and launch.plans and not (above and not _starts(launch, top)):
             assert process is not None
             parent = look(process.ppid)
             users = process if _is_shell(process) or parent is None else parent
             return launch, dict(users.environ or process.environ or {})
     return None, dict(top.environ or {})
+
+
+def _shells_above(process: Process) -> list[Process]:
+    """A script of the user's says more than one command of it: who else was started, and where."""
+    return [p for p in snapshot().ancestors(process.pid) if _is_shell(p) and len(p.argv or ()) > 1]
+
+
+def _starts(launch: Launch, process: Process) -> bool:
+    """Whether all that this launch starts is the job of this process."""
+    words = {os.path.basename(word) for word in process.argv or ()}
+    return all(plan.script and os.path.basename(plan.script) in words for plan in launch.plans)
 
 
 def _read(process: Process) -> Launch | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ddp_assist.probes.host.processes import read
+from ddp_assist.probes.host.processes import read, snapshot
 from ddp_assist.probes.jobs.code import Parting, parting
 from ddp_assist.probes.jobs.scene import CALM, PATIENT, Scene, named
 from ddp_assist.probes.jobs.stacks import Stack
@@ -268,6 +268,8 @@ def _compared(scene: Scene) -> list[Finding]:
     locked = [(d, s) for d, s in known if s.in_lock and d.cpu < 0.5]
     if locked:
         return [_lock(scene, locked, len(known))]
+    if forked := [(d, s) for d, s in known if not s.is_waiting and _lacks_threads(d)]:
+        return [_without_threads(scene, forked)]
     stored = [(d, s) for d, s in known if s.phase == "store" and d.cpu < 0.5]
     if stored and _is_old(scene):
         first = stored[0][1]
@@ -301,6 +303,29 @@ def _lock(scene: Scene, locked: Sequence[tuple[Doing, Stack]], known: int) -> Fi
     waits = "" if len(locked) == known else f", while {_others(scene)}"
     return _finding(scene, "lock-waiting", f"{who} waits for a lock at {stack.where}{waits}",
                     where=stack.where, rank=locked[0][0].rank.rank)  # fmt: skip
+
+
+def _lacks_threads(doing: Doing) -> bool:
+    """Forked from a process with threads, and asleep for good in a lock of native code."""
+    process = doing.rank.process
+    parent = snapshot().get(process.ppid)
+    return (
+        doing.cpu == 0.0
+        and doing.sleeps_in.startswith("futex")
+        and parent is not None
+        and parent.argv == process.argv
+        and len(parent.thread_names or ()) > 1
+    )
+
+
+def _without_threads(scene: Scene, forked: Sequence[tuple[Doing, Stack]]) -> Finding:
+    who, stack = named([d.rank for d, _ in forked]), forked[0][1]
+    return _finding(
+        scene, "lock-waiting",
+        f"{who} was forked from a process with threads, and waits at {stack.where} for what"
+        " those would have to do: they are not in the fork",
+        where=stack.where, rank=forked[0][0].rank.rank,
+    )  # fmt: skip
 
 
 def _held_up(

@@ -142,11 +142,16 @@ def _look(target: Target) -> Iterator[Finding]:
 
 
 def _known(target: Target, address: Address, port: int, ours: bool) -> Spoken | None:
-    """What the kernel shows of a live job's store, which is not to be touched without a yes."""
+    """What the kernel shows of a live job's store, which is not to be touched without a yes.
+
+    While all ranks still try to meet, a connection of theirs proves no store at its other end.
+    """
     if target.job is None or target.may_touch:
         return None
+    meeting = bool(target.found("job.meeting"))
     for found in tcp():
-        if found.state == "established" and (found.peer, found.peer_port) == (str(address), port):
+        at_it = (found.peer, found.peer_port) == (str(address), port)
+        if found.state == "established" and at_it and not meeting:
             return Spoken("store", 0.0)
         if ours and found.state == "listen" and found.port == port:
             holder = owner(found.inode)
@@ -295,7 +300,7 @@ ENDPOINT = Probe(
         "store": "ok",
         "not-yet": "info",
         "other": "bad",
-        "silent": "info",
+        "silent": "bad",
         "refused": "bad",
         "reset": "bad",
         "no-answer": "bad",
@@ -307,7 +312,7 @@ ENDPOINT = Probe(
     applies=lambda target: bool(target.endpoints),
     deadline=12.0,
     needs=frozenset({"network"}),
-    after=("env", "name"),
+    after=("env", "name", "job"),
 )
 FIREWALL = Probe(
     "firewall",
