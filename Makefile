@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types contracts suite proof bench clean
+.PHONY: run test lint types contracts suite proof bench screenshots clean
 
 run: $(VENV)/.run
 	@$(BIN)/ddp-assist $(ARGS)
@@ -40,6 +40,9 @@ bench: $(VENV)/.dev
 	for part in $(or $(PART),check processes sockets text trials logs fleet); do \
 	  echo "== $$part"; PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
 	done
+
+screenshots: $(VENV)/.dev
+	PYTHONPATH=tests/typing $(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

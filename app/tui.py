@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual import work
 
+from ddp_assist.app.case import Case
 from ddp_assist.app.gate import is_plain
 from ddp_assist.app.session import Session
 from ddp_assist.app.tui_changes import Changes
@@ -378,7 +379,8 @@ class Assistant(Changes):
         told = story(event.name)
         self.machine = Recorded(told)
         self._leave()
-        self.open(Session(told.question, recorded=told.title))
+        case = Case(id=f"demo-{told.name}")
+        self.open(Session(told.question, case, recorded=told.title))
         self.session.jobs = list(told.jobs)
 
     def _leave(self) -> None:

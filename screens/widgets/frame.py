@@ -163,6 +163,10 @@ class Framed(Screen[None]):
     def show(self) -> None:
         """Brings the screen up to what is known now."""
 
+    def on_resize(self) -> None:
+        """What is cut or wrapped depends on the width that the layout gives."""
+        self.call_after_refresh(self.show)
+
     def on_screen_resume(self) -> None:
         self.query_one(Head).say(self.head())
         self.show()

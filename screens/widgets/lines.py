@@ -13,6 +13,10 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from ddp_assist.probes.text import clean
+
+LONGEST = 4_000
+"""Characters of one line that are shown; the report has them all."""
 LABEL = re.compile(r" *(?:\S+(?: \S+){0,2} {2,}|[-+>*] |\d+\. )?")
 
 
@@ -96,6 +100,14 @@ class Lines(ScrollView):
         return Strip([Segment(text, style)]).adjust_cell_length(width, self.rich_style)
 
 
+def shortened(text: str) -> str:
+    """Foreign text through the gate; a line that nobody reads to its end is cut, and says so."""
+    return "\n".join(
+        clean(line) if len(line) <= LONGEST else clean(line[:LONGEST]) + " ... (cut)"
+        for line in text.split("\n")
+    )
+
+
 class Page(Lines, can_focus=True):
     """A text to read, wrapped to the width there is."""
 
@@ -110,10 +122,10 @@ class Page(Lines, can_focus=True):
 
     def __init__(self, text: str = "", *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.whole = text
+        self.whole = shortened(text)
 
     def say(self, text: str) -> None:
-        self.whole = text
+        self.whole = shortened(text)
         self._wrap()
 
     def on_resize(self) -> None:

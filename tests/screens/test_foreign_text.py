@@ -64,7 +64,7 @@ async def test_nothing_of_it_is_obeyed(tmp_path: Path) -> None:
             assert app.return_code is None
             seen = shown(app)
             assert not any(c in seen for c in "\x1b\x9b\x07\u202e"), keys
-        await until(pilot, lambda: "[rank0]: [/dev/shm] [/]" in words(app))
+        await until(pilot, lambda: "[rank0]: [/dev/shm]" in words(app))
         assert "[@click=app.quit]quit[/]" in words(app)
         await pilot.press(*"[@click]", "tab", "space")
         assert app.is_running
