@@ -238,7 +238,8 @@ def _proven(
     diagnosis: Diagnosis, meeting: Meeting, fix: Fix, agreed: Agreement, trial: bool
 ) -> Fix:
     """The nodes look again with the corrected launch, then ranks meet as it says."""
-    words = {n: [one.text] for n, one in fix.nodes.items() if n in meeting.seen}
+    seen = set(meeting.seen)
+    words = {n: [one.text] for n, one in fix.nodes.items() if n in seen}
     why = "nothing was looked at again"
     if words:
         found = meeting.look_again(words, agreed.port or meeting.port)
@@ -253,7 +254,8 @@ def _proven(
     if not trial or len(meeting.with_torch) < 2:
         none = "no trial was wanted" if not trial else "no torch on the nodes to try it with"
         return replace(fix, badge="holds" if words else "not-tried", why=f"{why}; {none}")
-    able = tuple(n for n in agreed.nodes if n in meeting.with_torch)
+    with_torch = set(meeting.with_torch)
+    able = tuple(n for n in agreed.nodes if n in with_torch)
     usual = meeting.place(able[0])
     address = agreed.address or meeting.mains[able[0]]
     place = Place(address, agreed.port or usual.port, agreed.env, words)

@@ -80,9 +80,10 @@ def rows(nodes: Rows) -> list[HostRow]:
 
 
 def folded(names: Iterable[str]) -> str:
-    from ClusterShell.NodeSet import NodeSet
+    """`node[1-3]`. What folds them is loaded only where there are nodes."""
+    from ddp_assist.probes.fleet.compare import folded as fold
 
-    return str(NodeSet.fromlist(list(names)))
+    return fold(names)
 
 
 def picture(links: Rows) -> Picture:
@@ -130,7 +131,7 @@ def summary(nodes: Rows, links: Rows, width: int = 78) -> list[str]:
     worst = sorted(shut.items(), key=lambda item: (-len(item[1]), item[0]))
     for (to, kind, outcome, port), names in worst[:MOST]:
         what = f"port {port}" if kind == "port" else "data ports"
-        lines.append(f"  {folded(names)} -> {to} {what}: {outcome}")
+        lines.append(f"  SHUT  {folded(names)} -> {to} {what}: {outcome}")
     if len(worst) > MOST:
         lines.append(f"  and {len(worst) - MOST} more")
     if shut:

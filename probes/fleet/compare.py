@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ClusterShell.NodeSet import NodeSet
@@ -26,7 +26,12 @@ LIMITS = (
 
 
 def folded(names: Iterable[str]) -> str:
-    return str(NodeSet.fromlist(list(names)))
+    return _folded(tuple(names))
+
+
+@lru_cache(maxsize=64)
+def _folded(names: tuple[str, ...]) -> str:
+    return str(NodeSet.fromlist(names))
 
 
 def groups(values: Mapping[str, str]) -> list[tuple[str, list[str]]]:
@@ -38,14 +43,8 @@ def groups(values: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 
 
 def compare(nodes: Sequence[Node]) -> Iterator[Finding]:
-    for node in nodes:
-        if not node.alive:
-            yield unknown("fleet", f"{node.name}: {node.why}", node=node.name, state=node.state)
+    yield from _silent(nodes)
     seen = {n.name: n.answers["look"] for n in nodes if "findings" in n.answers.get("look", {})}
-    for node in nodes:
-        if node.alive and node.name not in seen:
-            why = node.answers.get("look", {}).get("error", "it told nothing")
-            yield unknown("fleet", f"{node.name}: {why}", node=node.name)
     if len(seen) < 2:
         return
     yield from _versions(seen)
@@ -62,6 +61,22 @@ def compare(nodes: Sequence[Node]) -> Iterator[Finding]:
         odd = max((n for n in nodes if n.name in seen), key=lambda n: abs(n.offset))
         sentence = f"the clocks differ: that of {odd.name} is off by {odd.offset:+.0f} s"
         yield Finding("fleet", "time-offset", sentence, {"node": odd.name, "seconds": odd.offset})
+
+
+def _silent(nodes: Sequence[Node]) -> Iterator[Finding]:
+    """Who did not come, and who came and told nothing; those with the same reason in one line."""
+    known: dict[tuple[str, str], list[Node]] = {}
+    for node in nodes:
+        look = node.answers.get("look", {})
+        if not node.alive:
+            known.setdefault((node.state, node.why.replace(node.name, "{node}")), []).append(node)
+        elif "findings" not in look:
+            why = str(look.get("error", "it told nothing"))
+            known.setdefault(("mute", why), []).append(node)
+    for (state, why), mute in known.items():
+        names = [node.name for node in mute]
+        said = f"{folded(names)}: {why.replace('{node}', names[0])}"
+        yield unknown("fleet", said, node=names[0], nodes=names, state=state)
 
 
 def _differ(outcome: str, what: str, values: Mapping[str, str], **data: Any) -> Iterator[Finding]:

@@ -11,7 +11,6 @@ from typing import Any
 from ddp_assist.probes.child import Answer, ask
 from ddp_assist.probes.host.python import environment, interpreter
 from ddp_assist.probes.host.shadow import folders, shadows
-from ddp_assist.probes.host.torch_names import lacking
 from ddp_assist.probes.host.words import brief, several
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 
@@ -71,6 +70,9 @@ def _look(target: Target) -> Iterator[Finding]:
         sentence = f"torch {data['version']} was built without torch.distributed"
         found.append(Finding("torch", "no-distributed", sentence, data, see))
     elif after:
+        # The readers of scripts do not travel to the nodes of a fleet, where nothing is imported.
+        from ddp_assist.probes.host.torch_names import lacking
+
         found += lacking(target, after.get("names") or {}, data)
     yield from found
     built = (
