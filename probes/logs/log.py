@@ -27,8 +27,10 @@ def look(target: Target) -> Iterator[Finding]:
         yield from _troubles(log)
     readable = [log for log in logs if not log.unreadable and log.excerpt.any_text]
     found = list(_recognised(readable))
-    yield from found
     weights = _outcomes()
+    if any(weights[f.outcome] == "bad" for f in found):
+        found = [f for f in found if f.outcome not in _only_alone()]
+    yield from found
     if readable and all(weights[f.outcome] == "info" for f in found):
         # What only steers says nothing of a failure; a line that looks like one is shown.
         suspicious = _nothing_known(readable)
@@ -101,6 +103,10 @@ def _nothing_known(logs: list[Log]) -> Finding:
     )  # fmt: skip
     data = {"suspicious": shown, "notes": [note for log in logs for note in log.notes]}
     return Finding("log", "nothing-known", f"no line that is known{what}", data, evidence)
+
+
+def _only_alone() -> frozenset[str]:
+    return frozenset(each.id for each in signatures() if each.alone)
 
 
 def _outcomes() -> dict[str, Weight]:

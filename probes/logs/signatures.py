@@ -23,6 +23,7 @@ else:
 
 _KNOWN_FIELDS = {
     "id", "weight", "by", "says", "pattern", "examples", "near", "span", "across", "more",
+    "alone",
 }  # fmt: skip
 
 
@@ -43,6 +44,8 @@ class Signature:
     """Whether those lines may be of any rank: what two ranks say is held against each other."""
     more: tuple[str, ...] = ()
     """Two of the pattern's groups, numbers, of which the first must be the greater one."""
+    alone: bool = False
+    """Told only where nothing bad is known in the logs: what any failure may end with."""
     file: str = ""
 
     @property
@@ -106,6 +109,7 @@ def _one(table: dict[str, Any], file: str) -> Signature:
         span=table.get("span", 0),
         across=table.get("across", False),
         more=tuple(table.get("more", ())),
+        alone=table.get("alone", False),
         file=file,
     )
 

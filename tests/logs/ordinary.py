@@ -24,7 +24,7 @@ def _lightning(dice: _Dice) -> str:
 
 def _trainer(dice: _Dice) -> str:
     loss, norm, rate = dice.random(), dice.random() * 3, dice.random() / 1000
-    return f"{{'loss': {loss:.4f}, 'grad_norm': {norm:.3f}, 'learning_rate': {rate:.3e}, 'epoch': 1}}"
+    return f"{{'loss': {loss:.4f}, 'grad_norm': {norm:.3f}, 'learning_rate': {rate:.3e}}}"
 
 
 def _tqdm(dice: _Dice) -> str:

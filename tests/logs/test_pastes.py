@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from ddp_assist.probes.logs.log import look
 from ddp_assist.probes.logs.reading import scan_bytes
 from ddp_assist.probes.logs.scan import Scanner, bare
 from ddp_assist.probes.logs.signatures import read
 from ddp_assist.probes.logs.unwrapped import unwrapped
+from ddp_assist.probes.model import Target
 
 LONG = (
     "RuntimeError: DDP expects same model across all ranks, but Rank 3 has 77 params, "
@@ -83,3 +87,15 @@ def test_two_ranks_that_say_the_same_are_met_across_their_labels() -> None:
     assert "rank-announced-twice" in seen(f"0: {line}\n1: {line}\n")
     other = line.replace("RANK: 1, MEMBER: 2", "RANK: 0, MEMBER: 1")
     assert "rank-announced-twice" not in seen(f"0: {line}\n1: {other}\n")
+
+
+def test_a_bare_error_of_a_rank_counts_only_where_nothing_bad_is_known(tmp_path: Path) -> None:
+    log = tmp_path / "paste.log"
+
+    def outcomes(text: str) -> set[str]:
+        log.write_text(text)
+        return {finding.outcome for finding in look(Target(logs=(str(log),)))}
+
+    bare = "[rank2]: IndexError: list index out of range\n"
+    assert "rank-raised" in outcomes(bare)
+    assert "rank-raised" not in outcomes(bare + KEY + "\n")
