@@ -15,7 +15,7 @@ from typing import Any
 from ddp_assist.app.question import Question as Question
 from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
 from ddp_assist.probes.catalogue import READERS, of_the_network, probes
-from ddp_assist.probes.jobs.target import launch_of
+from ddp_assist.probes.jobs.target import elsewhere, launch_of, logs_of
 from ddp_assist.probes.launch import check
 from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan
 from ddp_assist.probes.launch.quoted import NOWHERE, launches
@@ -28,6 +28,9 @@ from ddp_assist.probes.runner import Told, run
 from ddp_assist.probes.script.whereabouts import whereabouts
 
 _MOST_QUOTED = 8
+_ELSEWHERE = (
+    "the job has a network namespace of its own: `nsenter -n -t PID ddp-assist ...` looks there"
+)
 # What the check of a launch learns from files of this host.
 _LOOKS_HERE = frozenset({"hostfile-invalid", "local-rank-argument"})
 COMPLAINTS = frozenset({"log", "story", "flight-recorder", "ras", "job", "store-peek"})
@@ -81,7 +84,7 @@ def target_of(question: Question) -> Target:
         plan=plan,
         launch=launch,
         script=script,
-        logs=question.logs,
+        logs=question.logs or (logs_of(question.job) if question.job is not None else ()),
         job=question.job,
         may_touch=question.may_touch,
         python=question.python,
@@ -147,6 +150,10 @@ def look(
     others = [p for p in chosen if p.id not in READERS] if here else []
     if runs_elsewhere(target):
         others = [p for p in others if p.id not in of_the_network()]
+    if target.job is not None and elsewhere(target.job) is not None:
+        blind = of_the_network()
+        seen += tuple(unknown(p.id, _ELSEWHERE) for p in others if p.id in blind)
+        others = [p for p in others if p.id not in blind]
     left = None if deadline is None else max(0.1, deadline - (time.monotonic() - begun))
     seen += run(others, target, told, cancel, left)
     asked = frozenset(p.id for p in (*readers, *others) if p.applies(replace(target, seen=seen)))

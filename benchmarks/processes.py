@@ -17,7 +17,7 @@ from measuring import Row, command, in_turn, keep, row
 
 from ddp_assist.probes.host.processes import snapshot
 
-PDEATHSIG = 1
+PDEATHSIG, SET_NAME = 1, 15
 SAME = [
     "pid", "ppid", "uids", "name", "status", "num_threads", "create_time", "cpu_times",
     "memory_info",
@@ -26,7 +26,7 @@ PS = ("ps", "-eo", "pid,ppid,uid,comm,stat,nlwp,lstart,time,rss")
 
 
 @contextmanager
-def sleepers(count: int) -> Iterator[None]:
+def sleepers(count: int, name: bytes = b"") -> Iterator[None]:
     """Processes that only wait; the kernel ends them with us."""
     libc = ctypes.CDLL(None)
     started = []
@@ -34,6 +34,8 @@ def sleepers(count: int) -> Iterator[None]:
         pid = os.fork()
         if pid == 0:
             libc.prctl(PDEATHSIG, signal.SIGKILL)
+            if name:
+                libc.prctl(SET_NAME, name)
             signal.pause()
             os._exit(0)
         started.append(pid)

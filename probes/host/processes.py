@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -198,6 +199,7 @@ class Processes:
     by_pid: Mapping[int, Process]
     hidden: str | None
     """Why others may be missing (a hidepid mount, entries we may not read), or None."""
+    when: float = field(default_factory=time.monotonic)
 
     def __iter__(self) -> Iterator[Process]:
         return iter(self.by_pid.values())

@@ -24,12 +24,24 @@ class Parting:
 
 def parting(odd: Sequence[Spot], other: Sequence[Spot]) -> Parting:
     """From the outside in, the first function in which both stand on different lines."""
-    for one, two in zip(reversed(odd), reversed(other), strict=False):
+    outer = list(reversed(other))
+    for depth, (one, two) in enumerate(zip(reversed(odd), outer, strict=False)):
         if (one.file, one.function) != (two.file, two.function):
             break
         if one.line != two.line:
-            return _parted(one, two)
+            way = _parted(one, two)
+            # Past the call that the other is still in: it has left the loop in there as well.
+            past = one.line > two.line and not way.how
+            return (_first_loop(outer[depth + 1 :]) if past else None) or way
     return Parting("")
+
+
+def _first_loop(inner: Sequence[Spot]) -> Parting | None:
+    for spot in inner:
+        for node in _around(spot.file, spot.line):
+            if isinstance(node, LOOPS):
+                return Parting("left-loop", source(spot.file)[node.lineno - 1].strip())
+    return None
 
 
 def _parted(odd: Spot, other: Spot) -> Parting:

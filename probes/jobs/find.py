@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ddp_assist.probes.host.processes import Process, Processes, read
-from ddp_assist.probes.network.holder import is_launcher, is_torch, short
+from ddp_assist.probes.network.holder import is_launcher, is_torch, launches, short
 
 GROUP_THREADS = ("pt_tcpstore", "pt_gloo", "gloo_", "pt_nccl")
 """Threads that only a process has which joined a store or a group, or hosts one."""
 WORKERS = ("pt_data_", "pt_inductor")
 NEVER = ("resource_tracker", "forkserver", "semaphore_tracker")
+MOST_RANKS = 1 << 16
+"""No world is larger; a variable may hold anything."""
 LOOPBACK = ("", "localhost", "::1", "ip6-localhost")
 
 Told = Literal["environment", "stack", "command line", "start order", ""]
@@ -51,6 +53,8 @@ class Job:
     """Who was told which port, where the ranks were told different ones."""
     helpers: dict[int, list[Process]] = field(default_factory=dict)
     """What the ranks started themselves: workers of data loaders and compilers, trackers."""
+    seen_at: float = 0.0
+    """When its processes were read, on the monotonic clock."""
     dead: list[Process] = field(default_factory=list)
     """Ended children of the launcher that nobody fetched yet."""
 
@@ -65,16 +69,16 @@ class Job:
     @property
     def missing(self) -> list[int]:
         """Ranks that should live here and do not."""
-        return [n for n in self._expected() if n not in self._here()]
+        here = self._here()
+        return [n for n in self._expected() if n not in here]
 
     @property
     def elsewhere(self) -> list[int]:
         """Ranks that are not on this host, and need not be."""
         if self.world_size is None or None in self._here():
             return []
-        expected = set(self._expected())
-        absent = (n for n in range(min(self.world_size, 1 << 20)) if n not in expected)
-        return [n for n in absent if n not in self._here()]
+        known = {*self._expected(), *self._here()}
+        return [n for n in range(min(self.world_size, MOST_RANKS)) if n not in known]
 
     @property
     def twice(self) -> list[int]:
@@ -94,9 +98,9 @@ class Job:
     @property
     def is_left_over(self) -> bool:
         """Whether whoever started the ranks is gone."""
-        return bool(self.ranks) and self.launcher is None and all(
-            r.process.ppid == 1 and ("TORCHELASTIC_RUN_ID" in r.env or is_spawned(r.process))
-            for r in self.ranks
+        orphans = [r for r in self.ranks if r.process.ppid == 1]
+        return bool(orphans) and self.launcher is None and all(
+            "TORCHELASTIC_RUN_ID" in r.env or _is_spawned(r.process.argv or ()) for r in orphans
         )  # fmt: skip
 
     @property
@@ -111,7 +115,7 @@ class Job:
         if self.world_size is None or None in self._here():
             return []
         if self.is_local:
-            return range(min(self.world_size, 1 << 20))
+            return range(min(self.world_size, MOST_RANKS))
         nodes: set[tuple[int, int]] = set()
         for r in self.ranks:
             size, node = _number(r.env, "LOCAL_WORLD_SIZE"), _number(r.env, "GROUP_RANK")
@@ -126,15 +130,16 @@ def is_loopback(host: str) -> bool:
 
 def find_jobs(processes: Processes) -> list[Job]:
     """All of them, the ranks of each in order."""
-    by_parent: dict[int, list[Process]] = {}
+    tree = _Tree(processes, {}, set())
     pythons: list[Process] = []
     launchers: list[Process] = []
     for process in processes:
-        by_parent.setdefault(process.ppid, []).append(process)
+        tree.by_parent.setdefault(process.ppid, []).append(process)
         if process.kernel or not _may_be_rank(process):
             continue
-        (launchers if is_launcher(process) else pythons).append(process)
-    tree = _Tree(processes, by_parent, {p.pid for p in launchers})
+        is_one = launches(process.comm, tree.argv(process))
+        (launchers if is_one else pythons).append(process)
+    tree.launchers.update(p.pid for p in launchers)
     found = _merged([*_named(tree, pythons), *_spawned(tree, pythons), *_hidden(tree, launchers)])
     jobs = [part for job in found for part in _generations(job)]
     started = {p.pid for job in jobs for r in job.ranks for p in processes.ancestors(r.process.pid)}
@@ -145,6 +150,7 @@ def find_jobs(processes: Processes) -> list[Job]:
         job.ranks.sort(key=lambda r: (r.rank is None, r.rank or 0, r.process.started))
         job.helpers = {r.process.pid: tree.below(r.process.pid) for r in job.ranks}
         job.dead = _dead(tree, job)
+        job.seen_at = processes.when
     return sorted(jobs, key=lambda job: int(job.id))
 
 
@@ -185,16 +191,36 @@ def family(job: Job, processes: Processes) -> set[int]:
     return pids
 
 
-def is_spawned(process: Process) -> bool:
+def _is_spawned(words: Sequence[str]) -> bool:
     """A child of multiprocessing's spawn method."""
-    return any("spawn_main(" in word for word in (process.argv or ())[:8])
+    return any("spawn_main(" in word for word in words[:8])
 
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
+    """All processes, and what was read of them: each file once."""
+
     processes: Processes
-    by_parent: Mapping[int, Sequence[Process]]
+    by_parent: dict[int, list[Process]]
     launchers: set[int]
+    words: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    envs: dict[int, Mapping[str, str] | None] = field(default_factory=dict)
+    met: dict[int, bool] = field(default_factory=dict)
+
+    def argv(self, process: Process) -> tuple[str, ...]:
+        if process.pid not in self.words:
+            self.words[process.pid] = process.argv or ()
+        return self.words[process.pid]
+
+    def env(self, process: Process) -> Mapping[str, str]:
+        if process.pid not in self.envs:
+            self.envs[process.pid] = process.environ
+        return self.envs[process.pid] or {}
+
+    def in_group(self, process: Process) -> bool:
+        if process.pid not in self.met:
+            self.met[process.pid] = in_group(process)
+        return self.met[process.pid]
 
     def children(self, pid: int) -> Sequence[Process]:
         return self.by_parent.get(pid, ())
@@ -223,7 +249,7 @@ def in_group(process: Process) -> bool:
 
 def _named(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
     """Ranks whose environment says which they are, by the place where they are to meet."""
-    envs = {p.pid: p.environ or {} for p in pythons if p.state not in "ZX"}
+    envs = {p.pid: tree.env(p) for p in pythons if p.state not in "ZX"}
     named = {pid for pid, env in envs.items() if _number(env, "RANK") is not None}
     ranks = [p for p in pythons if p.pid in named and not _is_helper(tree, p, envs, named)]
     found: dict[tuple[str, ...], Job] = {}
@@ -255,23 +281,24 @@ def _is_helper(
     Of a rank and what it started the upper one is the rank, unless it merely wraps the one that
     joined the group.
     """
-    if _is_tracker(process) or process.comm.startswith(WORKERS):
+    if _is_tracker(tree.argv(process)) or process.comm.startswith(WORKERS):
         return True
     env = envs[process.pid]
     for above in tree.processes.ancestors(process.pid):
         if above.pid in named and _same_rank(envs[above.pid], env):
-            wraps = in_group(process) and not in_group(above)
-            return not wraps or _is_copy(process, above)
+            wraps = tree.in_group(process) and not tree.in_group(above)
+            return not wraps or _is_copy(tree, process, above)
     return any(
         child.pid in named and _same_rank(envs[child.pid], env)
-        and in_group(child) and not in_group(process)
+        and tree.in_group(child) and not tree.in_group(process)
         for child in tree.below(process.pid) if child.pid in envs
     )  # fmt: skip
 
 
-def _is_copy(process: Process, parent: Process) -> bool:
+def _is_copy(tree: _Tree, process: Process, parent: Process) -> bool:
     """Started by multiprocessing, not as a program of its own."""
-    return is_spawned(process) or process.argv == parent.argv
+    words = tree.argv(process)
+    return _is_spawned(words) or bool(words) and words == tree.argv(parent)
 
 
 def _same_rank(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
@@ -279,8 +306,8 @@ def _same_rank(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one.get(name) == other.get(name) for name in names)
 
 
-def _is_tracker(process: Process) -> bool:
-    return any(word in text for text in (process.argv or ())[:6] for word in NEVER)
+def _is_tracker(words: Sequence[str]) -> bool:
+    return any(word in text for text in words[:6] for word in NEVER)
 
 
 def _spawned(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
@@ -291,17 +318,17 @@ def _spawned(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
     families: dict[int, list[Process]] = {}
     envs: dict[int, Mapping[str, str]] = {}
     for process in pythons:
-        if _is_tracker(process) or process.comm.startswith(WORKERS):
+        if _is_tracker(tree.argv(process)) or process.comm.startswith(WORKERS):
             continue
         above = tree.processes.get(process.ppid)
-        envs[process.pid] = env = process.environ or {}
-        inherited = above is not None and _is_copy(process, above)
+        envs[process.pid] = env = tree.env(process)
+        inherited = above is not None and _is_copy(tree, process, above)
         if _number(env, "RANK") is None or inherited:
             families.setdefault(process.ppid, []).append(process)
     for ppid, children in families.items():
         above = tree.processes.get(ppid)
         if ppid == 1:
-            yield from _orphans(children, envs)
+            yield from _orphans(tree, children, envs)
         elif above is not None and ppid not in tree.launchers:
             yield from _family(tree, above, children, envs)
 
@@ -309,21 +336,23 @@ def _spawned(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
 def _family(
     tree: _Tree, above: Process, children: Sequence[Process], envs: Mapping[int, Mapping[str, str]]
 ) -> Iterator[Job]:
-    met = [p for p in children if in_group(p)]
-    copies = [p for p in children if _is_copy(p, above)]
+    met = [p for p in children if tree.in_group(p)]
+    copies = [p for p in children if _is_copy(tree, p, above)]
     if copies and (any(p in met for p in copies) or _is_about_to_meet(above, copies)):
-        if not in_group(above):  # else it is a rank itself, and these are its helpers
+        if not tree.in_group(above):  # else it is a rank itself, and these are its helpers
             yield _in_order(copies, envs, above, str(above.pid))
     elif met:
         yield _in_order(met, envs, above if above.comm.startswith("python") else None,
                         str(met[0].pid), alone=False)  # fmt: skip
 
 
-def _orphans(children: Sequence[Process], envs: Mapping[int, Mapping[str, str]]) -> Iterator[Job]:
+def _orphans(
+    tree: _Tree, children: Sequence[Process], envs: Mapping[int, Mapping[str, str]]
+) -> Iterator[Job]:
     """Ranks whose parent is gone, told apart by session; some may have ended since."""
     groups: dict[tuple[int, int], list[Process]] = {}
     for process in children:
-        if in_group(process):
+        if tree.in_group(process):
             groups.setdefault((process.session, process.group), []).append(process)
     for found in groups.values():
         yield _in_order(found, envs, None, str(found[0].pid), alone=False)
@@ -372,7 +401,7 @@ def _hidden(tree: _Tree, launchers: Sequence[Process]) -> Iterator[Job]:
     for launcher in launchers:
         children = [p for p in tree.children(launcher.pid)
                     if _may_be_rank(p) and p.pid not in tree.launchers
-                    and not _is_tracker(p)]  # fmt: skip
+                    and not _is_tracker(tree.argv(p))]  # fmt: skip
         if not children or any(p.environ is not None for p in children if p.state not in "ZX"):
             continue
         children.sort(key=lambda p: (p.started, p.pid))

@@ -31,7 +31,13 @@ def look(target: Target) -> Iterator[Finding]:
             {"pid": target.job}, (Evidence("/proc", (), ("ps", "--forest", "-e")),),
         )  # fmt: skip
         return
-    yield from judge(*settled(job))
+    yield from judge(*settled(job), _launched(target))
+
+
+def _launched(target: Target) -> frozenset[int]:
+    """Ranks that the commands of the launch name one by one."""
+    named = (plan.env.get("RANK", "") for plan in target.plans if not plan.repeated)
+    return frozenset(int(text) for text in named if text.isascii() and text.isdecimal())
 
 
 PROBES = (

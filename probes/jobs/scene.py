@@ -55,6 +55,11 @@ class Scene:
     def is_calm(self) -> bool:
         return self.quiet is not None and self.quiet >= CALM
 
+    @property
+    def is_long(self) -> bool:
+        """Whether the wait is long enough even for a rank that works meanwhile."""
+        return self.quiet is None or self.quiet >= PATIENT
+
 
 def see(job: Job, with_stacks: bool = True) -> Scene:
     """Looks once."""
@@ -95,7 +100,7 @@ def _told(job: Job, doing: Doing, stack: Stack | None) -> Doing:
     return replace(doing, rank=rank, state=state, where=stack.where or doing.where)
 
 
-def settled(job: Job, with_stacks: bool = True, patience: float = PATIENCE) -> tuple[Scene, bool]:
+def settled(job: Job, with_stacks: bool = True) -> tuple[Scene, bool]:
     """A scene and whether it stands still: what waits for a moment is no hang.
 
     Silence on the sockets tells it in one look; where that is short or unknown, a second look
@@ -107,7 +112,7 @@ def settled(job: Job, with_stacks: bool = True, patience: float = PATIENCE) -> t
     needed = PATIENT if any(d.works for d in first.alive) else CALM
     if first.quiet is not None and first.quiet >= needed:
         return first, True
-    left = needed - first.quiet if first.quiet is not None else patience
+    left = needed - first.quiet if first.quiet is not None else PATIENCE
     time.sleep(max(0.2, left + 0.1))
     second = see(job, with_stacks)
     return second, _is_same(first, second)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ddp_assist.probes.host.processes import Process, look, read
-from ddp_assist.probes.jobs.find import Job, Rank, in_group
+from ddp_assist.probes.jobs.find import GROUP_THREADS, Job, Rank
 from ddp_assist.probes.network.sockets import Socket, tcp
 
 WINDOW = 0.08
+FRESH = 0.5
+"""Older readings of processor time are taken anew."""
 BUSY = 0.3
 """A rank that uses more of a core than this computes, or loads data."""
 
@@ -33,6 +35,8 @@ class Wires:
     peers: tuple[Socket, ...] = ()
     dialled: tuple[int, ...] = ()
     listening: tuple[int, ...] = ()
+    clients: int = 0
+    """Connections to the store that this rank hosts, its own among them."""
     known: bool = False
 
     @property
@@ -83,19 +87,25 @@ class Doing:
 
 
 def watch(jobs: Sequence[Job], window: float = WINDOW) -> dict[str, list[Doing]]:
-    """All ranks of all jobs over one window."""
-    before = {pid: cpu for job in jobs for r in job.ranks for pid, cpu in _work(job, r).items()}
+    """All ranks of all jobs over one window, which began when their processes were read."""
     begun = time.monotonic()
-    time.sleep(window)
+    families = [p for job in jobs for r in job.ranks
+                for p in (r.process, *job.helpers.get(r.process.pid, ()))]  # fmt: skip
+    if all(begun - job.seen_at < FRESH for job in jobs):
+        begun = min((job.seen_at for job in jobs), default=begun)
+        before = {p.pid: p.cpu for p in families}
+    else:
+        before = {p.pid: now.cpu for p in families if (now := look(p.pid)) is not None}
     sockets = {s.inode: s for s in tcp(traffic=True)} if before else {}
+    own = {pid: _sockets(pid, sockets) for job in jobs for pid in job.pids}
+    time.sleep(max(0.0, begun + window - time.monotonic()))
     took = time.monotonic() - begun
     frozen = _Frozen()
     found: dict[str, list[Doing]] = {}
     for job in jobs:
-        own = {pid: _sockets(pid, sockets) for pid in job.pids}
         if job.port is None:
-            job.port = _store_port(own.values())
-        wires = {pid: _wires(job, mine) for pid, mine in own.items()}
+            job.port = _store_port(own[pid] for pid in job.pids)
+        wires = {pid: _wires(job, own[pid]) for pid in job.pids}
         found[job.id] = [_doing(job, r, before, took, wires[r.process.pid], frozen)
                          for r in job.ranks]  # fmt: skip
     return found
@@ -109,11 +119,6 @@ def _store_port(every: Iterable[Sequence[Socket] | None]) -> int | None:
             if s.state == "established" and s.peer_port in heard:
                 return s.peer_port
     return None
-
-
-def _work(job: Job, rank: Rank) -> dict[int, float]:
-    family = [rank.process, *job.helpers.get(rank.process.pid, ())]
-    return {p.pid: now.cpu for p in family if (now := look(p.pid)) is not None}
 
 
 def _doing(
@@ -137,14 +142,14 @@ def _doing(
 
 
 def _word(job: Job, now: Process, wires: Wires, cpu: float, loads: bool) -> tuple[State, str]:
-    grouped = in_group(now)
+    names = now.thread_names or ()
+    grouped = any(name.startswith(GROUP_THREADS) for name in names)
     if cpu > BUSY or now.state == "R":
         return ("computing", "") if grouped or now.age() > 60 else ("starting", "")
     if loads:
         return "loading-data", "its data workers are busy"
     if wires.dialled:
         return "waiting-for-store", f"dials port {wires.dialled[0]}"
-    names = now.thread_names or ()
     if any(name.startswith(("pt_gloo", "pt_nccl")) for name in names):
         return "in-group", ""
     if wires.store:
@@ -178,7 +183,7 @@ def _wires(job: Job, own: Sequence[Socket] | None) -> Wires:
     return Wires(
         tuple(store), tuple(peers),
         tuple(sorted({s.peer_port for s in own if s.state == "syn-sent"})),
-        tuple(sorted(listening)), known=True,
+        tuple(sorted(listening)), len(served), known=True,
     )  # fmt: skip
 
 

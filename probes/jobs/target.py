@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
+import sys
 from pathlib import Path
 
-from ddp_assist.probes.host.processes import Process, look, snapshot
+from ddp_assist.probes.host.processes import Process, look, read, snapshot
 from ddp_assist.probes.jobs.job import job_of
 from ddp_assist.probes.launch.plan import Launch, LaunchError, joined
 from ddp_assist.probes.launch.read import read_launch
@@ -46,6 +49,82 @@ def _starts(launch: Launch, process: Process) -> bool:
     """Whether all that this launch starts is the job of this process."""
     words = {os.path.basename(word) for word in process.argv or ()}
     return all(plan.script and os.path.basename(plan.script) in words for plan in launch.plans)
+
+
+def elsewhere(pid: int) -> int | None:
+    """A process of the job from whose network one has to look, where none of it is in ours.
+
+    In a container or a namespace, what we see here of addresses, ports and rules says nothing
+    about it. Of several networks the one of the highest rank tells most: it dials the others.
+    """
+    job = job_of(pid)
+    if job is None:
+        return None
+    members = [job.launcher] if job.launcher else []
+    members += [r.process for r in job.ranks[:64]]
+    ours = _link("/proc/self/ns/net")
+    theirs = [(p.pid, where) for p in members if (where := _link(f"{p.path}/ns/net"))]
+    if not theirs or any(where == ours for _, where in theirs):
+        return None
+    return theirs[-1][0]
+
+
+def way_in(pid: int) -> list[str] | None:
+    """The command that puts a program of ours into a process's network, where root can do that,
+    the same files are there, and a pid means the same."""
+    nsenter = shutil.which("nsenter")
+    if os.geteuid() != 0 or nsenter is None:
+        return None
+    try:
+        same = all(os.path.samefile(f"/proc/{pid}/root{path}", path)
+                   for path in (sys.executable, os.getcwd()))  # fmt: skip
+    except OSError:
+        return None
+    if not same or _link(f"/proc/{pid}/ns/pid") != _link("/proc/self/ns/pid"):
+        return None
+    return [nsenter, "-t", str(pid), "-n", "-m", "-u", f"--wd={os.getcwd()}", "--"]
+
+
+def logs_of(pid: int) -> tuple[str, ...]:
+    """The files that a live job writes its output to, itself or through tee.
+
+    A file that is appended to may hold earlier runs, whose errors are not this job's: left out.
+    """
+    job = job_of(pid)
+    if job is None:
+        return ()
+    members = [r.process for r in job.ranks[:64]] + ([job.launcher] if job.launcher else [])
+    ends = [(f"{p.path}/fd/{fd}", f"{p.path}/fdinfo/{fd}") for p in members for fd in (1, 2)]
+    pipes = {where for fd, _ in ends if (where := _link(fd)).startswith("pipe:")}
+    for process in snapshot() if pipes else ():
+        if process.comm == "tee" and _link(f"{process.path}/fd/0") in pipes:
+            ends += [
+                (f"{process.path}/fd/{fd}", f"{process.path}/fdinfo/{fd}") for fd in range(3, 9)
+            ]
+    found: dict[tuple[int, int], str] = {}
+    for fd, info in ends:
+        try:
+            kind = os.stat(fd)
+            where = os.readlink(fd)
+        except OSError:
+            continue
+        written = stat.S_ISREG(kind.st_mode) and kind.st_size and not _is_appended(info)
+        if written and os.access(where, os.R_OK):
+            found.setdefault((kind.st_dev, kind.st_ino), where)
+    return tuple(found.values())[:64]
+
+
+def _is_appended(info: str) -> bool:
+    flags = next((line.split()[1] for line in (read(info, 4096) or b"").splitlines()
+                  if line.startswith(b"flags:")), b"0")  # fmt: skip
+    return bool(int(flags, 8) & os.O_APPEND)
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def _read(process: Process) -> Launch | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddp_assist.probes.host.processes import read, snapshot
 from ddp_assist.probes.jobs.code import Parting, parting
-from ddp_assist.probes.jobs.scene import CALM, PATIENT, Scene, named
+from ddp_assist.probes.jobs.scene import Scene, named
 from ddp_assist.probes.jobs.stacks import Stack
 from ddp_assist.probes.jobs.state import Doing
 from ddp_assist.probes.model import Evidence, Finding
@@ -29,6 +29,7 @@ OUTCOMES: Mapping[str, Any] = {
     "endpoint-unheard": "info",
     "peer-silent": "bad",
     "rank-missing": "bad",
+    "rank-absent": "bad",
     "rank-died": "bad",
     "rank-killed": "bad",
     "rank-left": "bad",
@@ -50,12 +51,18 @@ OUTCOMES: Mapping[str, Any] = {
 }
 
 
-def judge(scene: Scene, still: bool) -> list[Finding]:
-    """All that can be said; `still` tells that nothing moved while we looked."""
-    found = [*_there(scene), *_ended(scene), *_states(scene), *_meeting_place(scene)]
+def judge(scene: Scene, still: bool, launched: frozenset[int] = frozenset()) -> list[Finding]:
+    """All that can be said; `still` tells that nothing moved while we looked.
+
+    `launched` are the ranks for which the launch that is still running has a command.
+    """
+    found = [
+        *_there(scene, launched), *(_absent(scene, launched) if still else ()), *_ended(scene),
+        *_states(scene), *_meeting_place(scene),
+    ]  # fmt: skip
     if still and not any(f.outcome in ("rank-stopped", "ports-differ") for f in found):
         found += _compared(scene)
-    if not any(OUTCOMES[f.outcome] == "bad" for f in found):
+    if not found:
         found += [_at_rest(scene, still)]
     if scene.job.is_left_over:
         found.append(_finding(scene, "left-over", "whoever started these ranks is gone"))
@@ -105,17 +112,22 @@ def _place(scene: Scene, doing: Doing) -> str:
     return f"{waits} {stack.where or (stack.frames[0] if stack.frames else '?')}"
 
 
-def _there(scene: Scene) -> Iterator[Finding]:
+def _there(scene: Scene, launched: frozenset[int]) -> Iterator[Finding]:
     job = scene.job
     dead = [d for d in job.dead if _code(d.pid) != 0]
-    if job.missing and len(job.missing) != len(dead):
-        met = _had_met(scene)
-        outcome, though = ("rank-died", ", though the group met") if met else ("rank-missing", "")
-        numbers = ", ".join(map(str, job.missing[:16]))
+    missing = job.missing
+    if missing and len(missing) != len(dead):
+        if _had_met(scene):
+            outcome, though = "rank-died", ", though the group met"
+        elif set(missing) <= launched:
+            outcome, though = "rank-died", ", though the launch has a command for it"
+        else:
+            outcome, though = "rank-missing", ""
+        numbers = ", ".join(map(str, missing[:16]))
         yield _finding(
             scene, outcome,
             f"rank {numbers} of {job.world_size} is not among the processes of this host{though}",
-            missing=job.missing[:64], rank=job.missing[0],
+            missing=missing[:64], rank=missing[0],
         )  # fmt: skip
     if not job.twice:
         return
@@ -135,6 +147,26 @@ def _there(scene: Scene) -> Iterator[Finding]:
             scene, "duplicate-rank",
             f"{len(both)} processes all call themselves rank {numbers} (pids {pids})", **data,
         )  # fmt: skip
+
+
+def _absent(scene: Scene, launched: frozenset[int]) -> Iterator[Finding]:
+    """Ranks that are not on this host and did not come, by the connections of the store here."""
+    world, absent = scene.job.world_size, scene.job.elsewhere
+    clients = max((d.wires.clients for d in scene.alive), default=0)
+    if not (world and absent and clients) or clients >= world or _had_met(scene):
+        return
+    if not all(d.state == "in-rendezvous" for d in scene.alive):
+        return
+    numbers = ", ".join(map(str, absent[:16]))
+    data = {"missing": absent[:64], "rank": absent[0], "joined": clients}
+    if set(absent) <= launched:
+        yield _finding(scene, "rank-died",
+                       f"the launch has a command for rank {numbers}, which runs no more; {clients}"
+                       f" of {world} joined", **data)  # fmt: skip
+    else:
+        yield _finding(scene, "rank-absent",
+                       f"{clients} of {world} joined; rank {numbers}, which is not on this host,"
+                       " did not", **data)  # fmt: skip
 
 
 def _had_met(scene: Scene) -> bool:
@@ -294,7 +326,7 @@ def _compared(scene: Scene) -> list[Finding]:
 
 
 def _is_old(scene: Scene) -> bool:
-    return scene.quiet is None or scene.quiet >= CALM
+    return scene.quiet is None or scene.is_calm
 
 
 def _lock(scene: Scene, locked: Sequence[tuple[Doing, Stack]], known: int) -> Finding:
@@ -339,7 +371,7 @@ def _held_up(
     data = {"rank": odd.rank.rank, "where": stack.where or (stack.frames or ("?",))[0],
             "ranks_odd": [d.rank.rank for d, _ in others][:64], "parted_by": way.text,
             "turns": dict(stack.turns)}  # fmt: skip
-    if odd.works and scene.quiet is not None and scene.quiet < PATIENT:
+    if odd.works and not scene.is_long:
         return []
     at = f"at {data['where']}"
     if all(s.in_rendezvous for _, s in waiting):

@@ -109,8 +109,12 @@ def is_torch(process: Process) -> bool:
 
 def is_launcher(process: Process) -> bool:
     """The program itself or what an interpreter runs, not any word of its arguments."""
-    words = [os.path.basename(word) for word in (process.argv or ())[:4]]
-    return process.comm == "pt_elastic" or any(
+    return launches(process.comm, process.argv or ())
+
+
+def launches(comm: str, argv: tuple[str, ...]) -> bool:
+    words = [os.path.basename(word) for word in argv[:4]]
+    return comm == "pt_elastic" or any(
         word in LAUNCHERS and (place == 0 or words[0].startswith("python"))
         for place, word in enumerate(words)
     )

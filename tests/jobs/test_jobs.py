@@ -1,152 +1,142 @@
-"""Jobs found and judged on real gloo ranks of this machine."""
+"""Jobs that are found, judged healthy, stopped, incomplete, or asked through their own store."""
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ddp_assist.app.diagnose import Question, diagnose
-from ddp_assist.probes.host.processes import look, snapshot
-from ddp_assist.probes.jobs.find import Job, find_jobs
+from ddp_assist.app.jobs import alive
+from ddp_assist.probes.host.processes import look
 from ddp_assist.probes.jobs.job import PROBES
+from ddp_assist.probes.jobs.peek import NotAnswered, peek
 from ddp_assist.probes.jobs.stacks import pyspy, read_frames
-from ddp_assist.probes.model import Finding, Target
-from ddp_assist.probes.network.ports import free_port
+from ddp_assist.probes.model import Target
 
-MEET = """
-import os, time, torch, torch.distributed as dist
+needs_pyspy = pytest.mark.skipif(pyspy() is None, reason="needs py-spy")
+JOIN = """
+import os, sys, time, torch, torch.distributed as dist
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 value = torch.ones(1)
 """
-ONE_ELSEWHERE = (
-    MEET
-    + """
-if rank == 1:
-    print("up", flush=True)
-    while True: time.sleep(0.05)
-print("up", flush=True)
+MEET = JOIN + """
 dist.all_reduce(value)
+print("sum", value.item(), flush=True)
+dist.barrier()
 """
-)
-AT_WORK = (
-    MEET
-    + """
+AT_WORK = JOIN + """
 dist.all_reduce(value)
-print("up", flush=True)
-while True: value = (value * 1.0001).sin()
+while True:
+    value = (value * 1.0001).sin()
 """
-)
+SLOW_STEPS = JOIN + """
+while True:
+    time.sleep(0.3 + 0.3 * rank)
+    dist.all_reduce(value)
+"""
+IN_TURN = """
+import sys, time, torch, torch.distributed as dist, torch.multiprocessing as mp
+def work(rank, world, port):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank,
+                            world_size=world)
+    time.sleep(600)
+if __name__ == "__main__":
+    mp.spawn(work, (3, int(sys.argv[1])), nprocs=3)
+"""
 
 
-class Gang:
-    """Ranks that were started as plain processes."""
-
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self.stack, self.folder, self.port = stack, folder, free_port()
-        self.children: list[subprocess.Popen[bytes]] = []
-
-    def start(self, source: str, rank: int, world: int) -> None:
-        script = self.folder / "train.py"
-        script.write_text(source)
-        env = os.environ | {
-            "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(self.port), "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        child = subprocess.Popen(
-            [sys.executable, str(script)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        self.stack.callback(child.wait, 20)
-        self.stack.callback(child.kill)
-        self.children.append(child)
-
-    def are_up(self) -> None:
-        for child in self.children:
-            assert child.stdout is not None
-            assert b"up" in child.stdout.readline()
-
-    @property
-    def job(self) -> Job:
-        return next(job for job in find_jobs(snapshot()) if job.port == self.port)
-
-    def look(self) -> list[Finding]:
-        return list(PROBES[0].look(Target(job=self.children[0].pid)))
+@pytest.mark.parametrize("libuv", ["1", "0"])
+def test_a_look_into_the_store_names_who_lacks_and_changes_nothing(gang: Any, libuv: str) -> None:
+    """Both backends of the store; afterwards the job goes on as if nobody had asked."""
+    gang.before = ("env", f"USE_LIBUV={libuv}")
+    gang.ranks(MEET, 3, but=[1])
+    gang.shows("rank-missing")
+    gang.until_joined(2)
+    first = peek("127.0.0.1", gang.port, 3, lists=True)
+    again = [peek("127.0.0.1", gang.port, 3, lists=lists) for lists in (False, True, False)]
+    assert first.count == 2
+    assert first.published == {2}  # rank 0 hosts the store and writes its own last
+    assert {a.keys for a in again} == {first.keys}
+    assert all((a.count, a.published) == (2, {2}) for a in again)
+    said = gang.diagnosed(peek=True)
+    assert said["causes"][0]["id"] == "rank-never-started"
+    told = next(f for f in said["findings"] if f["probe"] == "store-peek")
+    assert "2 of 3 joined" in told["sentence"]
+    assert told["data"]["missing"] == [1]
+    gang.rank(MEET, 1, 3)
+    assert [child.wait(120) for child in gang.children] == [0, 0, 0]
+    assert gang.output.count("sum 3.0") == 3
 
 
-@pytest.fixture
-def gang(tmp_path: Path) -> Iterator[Gang]:
-    with ExitStack() as stack:
-        yield Gang(stack, tmp_path)
+def test_without_a_yes_nobody_connects_to_the_store(gang: Any) -> None:
+    """The kernel's table has no socket of ours on the port while the job is diagnosed."""
+    gang.ranks(MEET, 3, but=[1])
+    gang.shows("rank-missing")
+    gang.until_joined(2)
+    before = gang.connections()
+    said = gang.diagnosed()
+    assert said["causes"][0]["id"] == "rank-never-started"
+    assert "store-peek" not in {f["probe"] for f in said["findings"]}
+    assert gang.connections() == before
+    assert gang.time_waits() == 0
 
 
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def test_what_is_no_store_is_not_taken_for_one() -> None:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", "import socket\ns=socket.create_server(('127.0.0.1',0))\n"
+             "print(s.getsockname()[1], flush=True)\nc,_=s.accept()\nc.recv(9)\n"
+             "c.sendall(b'x'*64)\nc.recv(999)"], stdout=subprocess.PIPE,
+        ) as other, pytest.raises(NotAnswered),
+    ):  # fmt: skip
+        assert other.stdout is not None
+        try:
+            peek("127.0.0.1", int(other.stdout.readline()), 2, lists=True)
+        finally:
+            other.kill()
 
 
-def waits(gang: Gang) -> Callable[[], bool]:
-    return lambda: (
-        any(f.outcome in ("meeting", "rank-missing") for f in gang.look())
-        and all((p := look(c.pid)) is not None and p.state == "S" for c in gang.children)
-    )
-
-
-def test_a_rank_that_never_started_is_named(gang: Gang) -> None:
-    for rank in (0, 2):
-        gang.start(MEET, rank, 3)
-    until(waits(gang))
-    (missing,) = [f for f in gang.look() if f.outcome == "rank-missing"]
-    assert missing.data["missing"] == [1]
-    assert gang.job.world_size == 3
-    diagnosis = diagnose(Question(job=gang.children[0].pid))
-    assert diagnosis.causes[0].cause == "rank-never-started"
-
-
-def test_a_stopped_rank_is_named_and_left_as_it_was(gang: Gang) -> None:
-    for rank in (0, 1):
-        gang.start(AT_WORK, rank, 2)
-    gang.are_up()
+def test_a_stopped_rank_is_named_and_left_as_it_was(gang: Any) -> None:
+    gang.ranks(AT_WORK, 2)
+    gang.shows("healthy")
     gang.children[1].send_signal(signal.SIGSTOP)
-    until(lambda: (p := look(gang.children[1].pid)) is not None and p.state == "T")
-    (stopped,) = [f for f in gang.look() if f.outcome == "rank-stopped"]
+    stopped = gang.shows("rank-stopped")
     assert (stopped.data["rank"], stopped.data["pid"]) == (1, gang.children[1].pid)
     after = look(gang.children[1].pid)
     assert after is not None
     assert after.state == "T"
-    diagnosis = diagnose(Question(job=gang.children[0].pid))
-    assert diagnosis.causes[0].cause == "rank-stopped"
+    assert diagnose(Question(job=gang.children[0].pid)).causes[0].cause == "rank-stopped"
 
 
-@pytest.mark.skipif(pyspy() is None, reason="needs py-spy")
-def test_the_rank_that_does_not_enter_the_collective_is_the_odd_one(gang: Gang) -> None:
-    for rank in (0, 1):
-        gang.start(ONE_ELSEWHERE, rank, 2)
-    gang.are_up()
-    until(lambda: any(f.outcome == "behind" for f in gang.look()))
-    (behind,) = [f for f in gang.look() if f.outcome == "behind"]
-    assert behind.data["rank"] == 1
-    assert "train.py" in behind.data["where"]
+def test_ranks_that_wait_for_a_moment_are_no_hang(gang: Any) -> None:
+    """Each step one of them sleeps while the other waits; five seconds show that it goes on."""
+    gang.ranks(SLOW_STEPS, 2)
+    gang.shows("waits-briefly")
+    for _ in range(2):
+        assert {f.outcome for f in gang.look()} <= {"waits-briefly", "healthy"}
+    mine = [job for job in alive() if job["master"].endswith(f":{gang.port}")]
+    assert [job["verdict"]["cause"] for job in mine] == [None]
 
 
-def test_ranks_at_work_are_healthy(gang: Gang) -> None:
-    for rank in (0, 1):
-        gang.start(AT_WORK, rank, 2)
-    gang.are_up()
-    assert [f.outcome for f in gang.look()] == ["healthy"]
-    assert gang.job.missing == []
+@needs_pyspy
+def test_spawned_ranks_are_numbered_by_their_own_word(gang: Any) -> None:
+    gang.python(IN_TURN)
+    gang.shows("healthy")
+    job = gang.job
+    assert (job.kind, job.port) == ("spawn", None)
+    gang.look()
+    shown = next(j for j in alive(True) if j["id"] == str(gang.children[0].pid))
+    assert [(r["rank"], r["told_by"]) for r in shown["ranks"]] == [
+        (0, "start order"), (1, "start order"), (2, "start order"),
+    ]  # fmt: skip
+    assert shown["world_size"] == 3
+    assert shown["master"] == "" or shown["master"].endswith(f":{gang.port}")
 
 
 def test_a_process_that_is_no_job() -> None:
@@ -154,6 +144,17 @@ def test_a_process_that_is_no_job() -> None:
         (finding,) = PROBES[0].look(Target(job=other.pid))
         other.kill()
     assert finding.outcome == "not-distributed"
+
+
+def test_the_verb_speaks_the_agreed_json() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ddp_assist", "jobs", "--json"], capture_output=True, check=False
+    )
+    said = json.loads(done.stdout)
+    assert said["schema"] == "ddp-assist/jobs/1"
+    for job in said["jobs"]:
+        assert {"id", "launcher", "master", "world_size", "ranks", "missing", "verdict"} <= set(job)
+        assert set(job["verdict"]) == {"cause", "sentence"}
 
 
 def test_frames_are_read_from_the_inside_out() -> None:
@@ -164,3 +165,17 @@ def test_frames_are_read_from_the_inside_out() -> None:
     ]
     stack = read_frames(frames)
     assert (stack.where, stack.waits_in) == ("train.py:7 in step", "all_reduce")
+
+
+def test_numbers_are_all_that_is_kept_of_a_users_variables() -> None:
+    secret = {"name": "token", "repr": "'hf_abcdefgh'"}
+    frames: list[dict[str, object]] = [
+        {"name": "init_process_group", "filename": "/x/site-packages/torch/distributed/c.py",
+         "line": 2, "locals": [{"name": "rank", "repr": "3"}, {"name": "world_size", "repr": "4"}]},
+        {"name": "main", "filename": "/home/me/train.py", "line": 7,
+         "locals": [secret, {"name": "step", "repr": "118"}, {"name": "rank", "repr": "1"}]},
+    ]  # fmt: skip
+    stack = read_frames(frames)
+    assert (stack.given, stack.rank, stack.world_size) == (3, 1, 4)
+    assert stack.turns == {"step": 118}
+    assert "hf_" not in repr(stack)
