@@ -11,6 +11,7 @@ from pathlib import Path
 from ddp_assist.probes.launch import options as tables
 from ddp_assist.probes.launch.expand import Field, Scope, Variable
 from ddp_assist.probes.launch.launchers import describe, recognise, whole
+from ddp_assist.probes.launch.makefile import recipes
 from ddp_assist.probes.launch.options import cut
 from ddp_assist.probes.launch.plan import Assignment, LaunchPlan, Note, Option
 from ddp_assist.probes.launch.shell import ASSIGNED, ELSEWHERE, NOTHING, Traced
@@ -49,7 +50,7 @@ TALKS_ABOUT = frozenset({
     "wait", "kill", "sleep", "exit", "return", "module", "ml", "true", "false", ":", "trap",
     "alias", "ps", "pstree", "lsof", "ss", "du", "df", "find", "chmod", "chown", "tar", "wget",
     "curl", "rsync", "scp", "man", "whereis", "file", "stat", "readlink", "realpath", "ulimit",
-    "mount", "sysctl", "tmux", "screen", "make", "virtualenv", "nvidia-smi", "date", "hostname",
+    "mount", "sysctl", "virtualenv", "nvidia-smi", "date", "hostname",
     "id", "logger", "tee", "vim", "nano", "code", "diff", "source", ".", "eval", "cd",
 })  # fmt: skip
 
@@ -129,6 +130,13 @@ class Reader:
             self.shell(state, command)
         elif name == "ssh":
             self.ssh(state, command)
+        elif name == "make":
+            self.make(state, command)
+        elif name == "screen":
+            state.take(1)
+            return self.options(state, "-S -c -dmS -DmS -mdS -LdmS -t -h -Logfile")
+        elif name == "tmux":
+            return self.tmux(state, command)
         elif name in ("srun", "mpirun", "mpiexec", "mpirun.openmpi", "mpiexec.hydra", "orterun"):
             return self.scheduler(state, "srun" if name == "srun" else "mpirun")
         elif name in TOOLS and state.words[1:] and state.words[1].text == "run":
@@ -263,6 +271,33 @@ class Reader:
                 arguments = tuple(w.value for w in words[i + 1 :])
                 state.take(1)
                 self.inner(text_there, True, state, command, words[i].text, arguments)
+
+    def make(self, state: State, command: Command) -> None:
+        """Each line of a recipe is a shell of its own."""
+        if not all(w.known for w in state.words):
+            return
+        words = [w.text for w in state.take(len(state.words))[1:]]
+        begun = state.cwd
+        for folder, line in recipes(begun, words):
+            state.cwd = folder
+            text = Traced.computed(line, (ELSEWHERE, ELSEWHERE))
+            self.inner(text, True, state, command, "make", ())
+        state.cwd = begun
+
+    def tmux(self, state: State, command: Command) -> bool:
+        """A command in a window of its own: words, or one word of shell."""
+        state.take(1)
+        verb = state.take(1)[0].text if state.words else ""
+        if verb not in ("new", "new-session", "neww", "new-window", "splitw", "split-window",
+                        "send-keys", "send", "respawn-pane"):  # fmt: skip
+            return False
+        self.options(state, "-s -n -c -t -x -y -F -e -l -p -ds -dsn")
+        if len(state.words) == 1 or verb.startswith("send"):
+            text = state.take(1)[0] if state.words else None
+            if text is not None:
+                self.inner(text.value, text.known, state, command, "bash", ())
+            return False
+        return bool(state.words)
 
     def ssh(self, state: State, command: Command) -> None:
         i, words = 1, state.words
