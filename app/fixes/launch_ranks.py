@@ -48,7 +48,7 @@ def same_nnodes(situation: Situation) -> Fix | None:
 def distinct_node_ranks(situation: Situation) -> Fix | None:
     """Ranks (of nodes, or of processes) from 0 to n-1, each once; those that are right stay."""
     plans = [p for p in situation.target.plans if not p.repeated and not p.conditional]
-    if len(plans) < 2 or not any(p.nnodes or p.node_rank is not None for p in plans):
+    if len(plans) < 2:
         return None
     by_process = all(p.launcher in PLAIN and p.assignment("RANK") for p in plans)
     what = "RANK" if by_process else "NODE_RANK"

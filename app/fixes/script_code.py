@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit, NotMine
 from ddp_assist.app.fixes.script_meeting import leave_port
+from ddp_assist.app.fixes.script_text import Text
 
 
 def imports(draft: Draft) -> None:
@@ -18,12 +20,56 @@ def imports(draft: Draft) -> None:
     if draft.data.get("kind") == "name.unbound":
         _global(draft)
         return
+    if draft.data.get("kind") == "name.early":
+        _to_the_end(draft)
+        return
     if draft.data.get("kind") != "name":
         raise NotMine
-    if not all(f.data.get("add") for f in found):
+    if not all(f.data.get("add") or f.data.get("meant") for f in found):
         raise NoEdit
     for finding in found:
-        draft.text.add_import(str(finding.data["add"]))
+        if finding.data.get("add"):
+            draft.text.add_import(str(finding.data["add"]))
+        else:
+            _renamed(draft.text, str(finding.data["name"]), str(finding.data["meant"]))
+
+
+def _renamed(text: Text, name: str, meant: str) -> None:
+    """Every use of a name that nothing defines, as the name that is there."""
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load):
+            text.replace(text.place(node), meant)
+
+
+def _to_the_end(draft: Draft) -> None:
+    """A call at the level of the module, behind everything that it needs."""
+    text, line = draft.text, draft.place[0]
+    body = text.source.tree.body if text.source.tree is not None else []
+    statement = next((s for s in body if s.lineno <= line <= (s.end_lineno or 0)), None)
+    if not isinstance(statement, ast.Expr) or statement is body[-1]:
+        raise NoEdit
+    rows = text.source.lines[statement.lineno - 1 : statement.end_lineno]
+    text.delete_lines(statement.lineno, statement.end_lineno or statement.lineno)
+    text.insert((body[-1].end_lineno or 0) + 1, *rows)
+
+
+def one_character(draft: Draft) -> None:
+    """A colon, a bracket or the brackets of print, where that makes Python read the file."""
+    text, line, told = draft.text, draft.place[0], str(draft.data.get("told"))
+    row = text.source.line(line)
+    code = row.split(" #")[0].rstrip()
+    if told == "expected ':'":
+        right = code + ":" + row[len(code) :]
+    elif told.startswith(("'(' was never closed", "'[' was never closed")):
+        right = code + {"(": ")", "[": "]"}[told[1]] + row[len(code) :]
+    elif told.startswith("Missing parentheses in call to 'print'"):
+        found = re.fullmatch(r"(\s*)print\s+(.+)", code)
+        if found is None:
+            raise NoEdit
+        right = f"{found[1]}print({found[2]}){row[len(code) :]}"
+    else:
+        raise NotMine
+    text.replace([line, 0, line, len(row)], right)
 
 
 def _global(draft: Draft) -> None:
@@ -82,9 +128,15 @@ def show_error(draft: Draft) -> None:
 def from_env(draft: Draft) -> None:
     text, data = draft.text, draft.data
     if data.get("kind") == "refused":
-        if not any("local" in name for name in data["known"]):
-            raise NoEdit
         call = draft.call
+        if not any("local" in name for name in data["known"]):
+            statement = text.statement_at(call.lineno)
+            if not isinstance(call.func, ast.Attribute) or statement is None:
+                raise NoEdit
+            parser = text.source.code(call.func.value)
+            option = f'{parser}.add_argument("{data["spelling"]}", type=int, default=-1)'
+            text.insert(statement.lineno, text.indentation(statement.lineno) + option)
+            return
         start = text.place(call.args[0])[:2]
         text.replace([*start, *start], f'"{data["spelling"]}", ')
         return
@@ -106,6 +158,12 @@ CURES = {
         "a body for the empty block",
         ("a block that has nothing to do needs `pass`",),
         empty_body,
+        ("name-missing-in-script",),
+    ),
+    "one-character": Cure(
+        "the character that Python misses",
+        ("put the missing character where Python points",),
+        one_character,
         ("name-missing-in-script",),
     ),
     "rename-shadowing-file": Cure(

@@ -10,6 +10,7 @@ from ddp_assist.app.fixes.script_text import Text
 from ddp_assist.probes.network.ports import free_port
 from ddp_assist.probes.script.facts import SETTERS
 
+TCP_HERE = "tcp://127.0.0.1:29500"
 DEFAULT = {"MASTER_ADDR": '"127.0.0.1"', "MASTER_PORT": '"29500"'}
 
 
@@ -30,13 +31,38 @@ def prefix(text: Text, call: ast.Call) -> str:
 
 
 def same_port(draft: Draft) -> None:
-    if draft.data.get("picked"):
-        _pick_once(draft)
-        return
     if "mix" in draft.data:
         draft.file(draft.data["mix_file"]).replace(draft.data["mix"], draft.data["keep"])
+        return
+    if draft.data.get("picked"):
+        try:
+            _pick_once(draft)
+        except NoEdit:
+            _one_for_all(draft)
+        return
+    port, what = draft.data["ports"][0], draft.data["variable"]
+    plain = what == "the store's port"
+    draft.text.replace(draft.data["value_span"], port if plain else f'"{port}"')
+
+
+def _one_for_all(draft: Draft) -> None:
+    """One number, which is free here, in place of what each rank picks for itself."""
+    free, place, what = free_port(), draft.data.get("value_span"), draft.data["variable"]
+    plan = draft.situation.target.plan
+    if free is None or place is None:
+        raise NoEdit
+    if what == "MASTER_PORT" and plan is not None and plan.launcher in SETTERS:
+        statement = draft.text.statement_at(draft.place[0])
+        if statement is None:
+            raise NoEdit
+        draft.text.replace(draft.text.place(statement), _softly(draft.text, statement))
+    elif what == "init_method":
+        head, brace, rest = str(draft.data.get("pattern")).rpartition("{}")
+        if not brace or rest or "{}" in head:
+            raise NoEdit
+        draft.text.replace(place, f'"{head}{free}"')
     else:
-        draft.text.replace(draft.data["value_span"], f'"{draft.data["ports"][0]}"')
+        draft.text.replace(place, str(free) if what == "the store's port" else f'"{free}"')
 
 
 def _pick_once(draft: Draft) -> None:
@@ -203,13 +229,22 @@ def append_argument(text: Text, call: ast.Call, argument_text: str) -> None:
 
 def init_method(draft: Draft) -> None:
     text, value = draft.text, draft.data["value"]
-    node = text.node_at(draft.data["value_span"], ast.Constant)
-    if node is None:
-        raise NoEdit
+    place = draft.data["value_span"]
+    node = text.node_at(place, ast.Constant)
     right = with_scheme(value)
-    if right is None:
+    if right is None or "{}" in right or list(place) == draft.place:
         raise NoEdit
-    text.replace(draft.data["value_span"], f'"{right}"')
+    code = text.get(place)
+    if node is not None:
+        text.replace(place, f'"{right}"')
+    elif not value:
+        raise NoEdit
+    elif right.endswith(value):
+        text.replace(place, f'"{right.removesuffix(value)}" + {code}')
+    elif right.startswith(value):
+        text.replace(place, f'{code} + "{right.removeprefix(value)}"')
+    else:
+        text.replace(place, f'"{right}"')
 
 
 def with_scheme(value: str) -> str | None:
@@ -221,6 +256,8 @@ def with_scheme(value: str) -> str | None:
         return f"file://{value}"
     if scheme == "file" and separator:
         return f"file:///{rest}"
+    if re.match(r"(tcp|env|file):/?[^/]", value) and not separator:
+        return re.sub(r"^(tcp|env|file):/?", r"\1://", value)
     if scheme == "tcp" and separator:
         return f"tcp://{rest.rstrip('/:')}:29500" if re.fullmatch(r"[\w.-]+[:/]?", rest) else None
     place = rest if separator else value
@@ -233,7 +270,7 @@ def fresh_file(draft: Draft) -> None:
     call = draft.call
     if nodes > 1 or argument(call, "rank", 4) is None or argument(call, "init_method", 1) is None:
         raise NoEdit
-    draft.text.replace(draft.data["value_span"], '"tcp://127.0.0.1:29500"')
+    draft.text.replace(draft.data["value_span"], f'"{TCP_HERE}"')
 
 
 _GLOBAL = {
@@ -269,9 +306,33 @@ def once(draft: Draft) -> None:
     text.insert_first(statement.lineno, f"{indent}if not {start}is_initialized():")
 
 
+def _call_setup(draft: Draft) -> None:
+    """The script's own setup function, called at the start of the worker with its own names."""
+    text, line = draft.text, draft.place[0]
+    body = text.source.tree.body if text.source.tree is not None else []
+    worker = next(
+        (
+            s
+            for s in body
+            if isinstance(s, ast.FunctionDef) and s.lineno < line <= (s.end_lineno or 0)
+        ),
+        None,
+    )
+    names = [a.arg for a in worker.args.args] if worker is not None else []
+    takes = draft.data["takes"]
+    if worker is None or not set(takes) <= set(names):
+        raise NoEdit
+    first = worker.body[0]
+    call = f"{draft.data['setup']}({', '.join(takes)})"
+    text.insert(first.lineno, text.indentation(first.lineno) + call)
+
+
 def make_group(draft: Draft) -> None:
     plan = draft.situation.target.plan
     text = draft.text
+    if draft.data.get("setup"):
+        _call_setup(draft)
+        return
     if plan is None or plan.launcher not in SETTERS or "init_process_group" in text.source.text:
         raise NoEdit  # it is there, and not reached by all: where it belongs is not ours to guess
     statement = text.statement_at(draft.place[0])
@@ -296,6 +357,9 @@ def make_group(draft: Draft) -> None:
 
 
 def world(draft: Draft) -> None:
+    if draft.data.get("loop"):
+        _from_zero(draft)
+        return
     place, told = draft.data.get("started_span"), draft.data.get("value_span")
     plan = draft.situation.target.plan
     if plan is not None and plan.launcher in SETTERS and told is not None:
@@ -309,16 +373,48 @@ def world(draft: Draft) -> None:
         raise NoEdit
 
 
+def _from_zero(draft: Draft) -> None:
+    """range(1, n) of the loop that starts the ranks becomes range(n)."""
+    text, data = draft.file(draft.data["loop_file"]), draft.data
+    loop = text.node_at(data["loop"], (ast.For, ast.ListComp, ast.GeneratorExp))
+    for node in ast.walk(loop or ast.Pass()):
+        if (
+            isinstance(node, ast.Call)
+            and text.source.code(node.func) == "range"
+            and len(node.args) == 2
+            and text.source.code(node.args[0]) == "1"
+        ):
+            text.replace(text.place(node), f"range({text.source.code(node.args[1])})")
+            return
+    raise NoEdit
+
+
 def in_range(draft: Draft) -> None:
     text, place = draft.text, draft.data["value_span"]
     node = text.node_at(place, ast.Constant)
     if not isinstance(node, ast.Constant):
-        raise NoEdit
+        _in_range_at_all(draft)
+        return
     if isinstance(node.value, str) and "://" in node.value:
         right = re.sub(r":\d+(?=$|[/?])", ":29500", node.value)
         text.replace(place, f'"{right}"')
     else:
         text.replace(place, '"29500"' if isinstance(node.value, str) else "29500")
+
+
+def _in_range_at_all(draft: Draft) -> None:
+    """A port that exists, written where the one that does not was put together."""
+    place, what = draft.data["value_span"], draft.data["variable"]
+    if list(place) == draft.place:
+        raise NoEdit  # the place is the whole call: there is no expression to replace
+    if what == "init_method":
+        told = draft.data.get("told")
+        right = re.sub(r":\d+(?=$|[/?])", ":29500", told) if told else ""
+        if not right:
+            raise NoEdit
+        draft.text.replace(place, f'"{right}"')
+    else:
+        draft.text.replace(place, '"29500"' if what == "MASTER_PORT" else "29500")
 
 
 def replace_port(text: Text, port: int | str, free: str) -> None:

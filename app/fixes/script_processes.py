@@ -58,7 +58,8 @@ def _rank_first(draft: Draft) -> None:
     names = [a.arg for a in function.args.args]
     own = names[:1] in (["self"], ["cls"])
     if len(names) - own != draft.data["given"] or {"rank", "local_rank", "gpu"} & set(names):
-        raise NoEdit
+        _args_that_fit(draft, function)
+        return
     if own and len(names) == 1:
         end = text.place(function.args.args[0])[2:]
         text.replace([*end, *end], ", rank")
@@ -78,6 +79,58 @@ def _rank_first(draft: Draft) -> None:
             rank = argument(node, "rank", 4)
             if isinstance(rank, ast.Constant) and rank.value == 0:
                 text.replace(text.place(rank), "rank")
+
+
+def _args_that_fit(draft: Draft, function: ast.FunctionDef) -> None:
+    """args=(...) made to fit: what the worker has no name for goes, the number of ranks comes."""
+    text, call = draft.text, draft.call
+    wanted = [a.arg for a in function.args.args]
+    wanted = wanted[1:] if wanted[:1] in (["self"], ["cls"]) else wanted
+    least = len(wanted) - len(function.args.defaults)
+    given, count = argument(call, "args", 1), argument(call, "nprocs", 2)
+    if given is None:
+        missing = wanted[1:least]
+        fits = len(missing) == 1 and re.search(r"world|size|nproc|^n$|ranks", missing[0])
+        if not fits or count is None:
+            raise NoEdit
+        append_argument(text, call, f"args=({text.source.code(count)},)")
+        return
+    if not isinstance(given, ast.Tuple):
+        raise NoEdit
+    codes = [text.source.code(e) for e in given.elts]
+    kept = [c for c in codes if c.rpartition(".")[2] in wanted[1:]]
+    if len(codes) <= len(wanted) - 1 or len(kept) != len(wanted) - 1:
+        raise NoEdit
+    text.replace(text.place(given), f"({', '.join(kept)}{',' if len(kept) == 1 else ''})")
+
+
+def start_them(draft: Draft) -> None:
+    """start() in front of the first join() of a process that was never started."""
+    text = draft.text
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        if not isinstance(node, ast.Call) or getattr(node.func, "attr", "") != "join":
+            continue
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        if not isinstance(owner, ast.Name) or node.args:
+            continue
+        loop = next(
+            (
+                n
+                for n in ast.walk(text.source.tree or ast.Pass())
+                if isinstance(n, ast.For) and node in ast.walk(n)
+                and isinstance(n.target, ast.Name) and n.target.id == owner.id
+            ),
+            None,
+        )  # fmt: skip
+        first = loop.lineno if loop is not None else node.lineno
+        indent = text.indentation(first)
+        if loop is not None:
+            head = f"{indent}for {owner.id} in {text.source.code(loop.iter)}:"
+            text.insert(first, head, f"{indent}    {owner.id}.start()")
+        else:
+            text.insert(first, f"{indent}{owner.id}.start()")
+        return
+    raise NoEdit
 
 
 def to_module(draft: Draft) -> None:
@@ -312,7 +365,7 @@ CURES = {
     "start-the-process": Cure(
         "start every process that is made",
         ("call start() on each process, and join() afterwards",),
-        None,
+        start_them,
         ("rank-never-started",),
     ),
 }

@@ -15,7 +15,10 @@ _LOCAL = 'int(os.environ["LOCAL_RANK"])'
 
 def for_all(draft: Draft) -> None:
     """Take the collective out of the branch on the rank, with what it needs."""
-    text, place = draft.text, draft.data["branch"]
+    text, place = draft.text, draft.data.get("branch")
+    if place is None or not _holds(text, place, draft.place):
+        _before_the_guard(draft)
+        return
     branch = text.node_at(place, ast.If)
     if not isinstance(branch, ast.If) or branch.orelse or not _on_rank(branch.test):
         raise NoEdit
@@ -41,6 +44,36 @@ def for_all(draft: Draft) -> None:
         text.delete_lines(statement.lineno, statement.end_lineno or statement.lineno)
     if len(moved) == len(branch.body):
         text.delete_lines(branch.lineno, branch.body[0].lineno - 1)
+
+
+def _holds(text: Text, place: list[int], line: list[int]) -> bool:
+    branch = text.node_at(place, ast.If)
+    return isinstance(branch, ast.If) and _on_rank(branch.test)
+
+
+def _before_the_guard(draft: Draft) -> None:
+    """`if rank != 0: return` goes behind the collective, with what the collective needs."""
+    text, line = draft.text, draft.place[0]
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        block = getattr(node, "body", None)
+        if not isinstance(block, list):
+            continue
+        for index, guard in enumerate(block):
+            leaves = isinstance(guard, ast.If) and not guard.orelse and _on_rank(guard.test)
+            if not leaves or not isinstance(guard.body[-1], ast.Return | ast.Continue):
+                continue
+            rest = block[index + 1 :]
+            at = next(
+                (i for i, s in enumerate(rest) if s.lineno <= line <= (s.end_lineno or 0)), None
+            )
+            if at is None or not isinstance(rest[at], ast.Expr | ast.Assign):
+                continue
+            outer = text.indentation(guard.lineno)
+            for statement in _needed(rest[: at + 1]):
+                text.insert(guard.lineno, *_dedented(text, statement, outer))
+                text.delete_lines(statement.lineno, statement.end_lineno or statement.lineno)
+            return
+    raise NoEdit
 
 
 def _list_at_root(text: Text, draft: Draft, test: str) -> tuple[str, str] | None:

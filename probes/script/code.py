@@ -30,6 +30,7 @@ def syntax(facts: ScriptFacts) -> Iterator[Finding]:
         sentence = f"Python can't parse this (column {problem.col + 1}): {problem.message}"
         line = re.match(r"expected an indented block after .* on line (\d+)", problem.message)
         empty = {"kind": "syntax", "header": int(line[1]) if line else None}
+        empty["told"] = problem.message
         yield spot(
             "name-missing-in-script", sentence, source, mark, message=problem.message, **empty
         )
@@ -44,6 +45,8 @@ def names(facts: ScriptFacts) -> Iterator[Finding]:
             reached = missing.function is None or id(missing.function) in entered
             meant = ALIASES.get(missing.name)
             hint = f"; {statement_for(missing.name)} is missing" if meant else ""
+            if not meant and missing.meant:
+                hint = f"; it may be {missing.meant}"
             sentence = f"the name {missing.name} is used but nothing defines it{hint}"
             if missing.function is not None and _unseen(facts, missing.function):
                 sentence += (
@@ -59,6 +62,7 @@ def names(facts: ScriptFacts) -> Iterator[Finding]:
                 kind="name",
                 name=missing.name,
                 add=statement_for(missing.name) if meant else None,
+                meant=missing.meant if not meant else None,
             )
 
 

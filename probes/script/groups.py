@@ -261,8 +261,17 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
                     f"{what} needs a process group, but init_process_group is never "
                     "called in this process"
                 )
-                yield at(call, "process-group-missing", sentence, what=what)
+                yield at(call, "process-group-missing", sentence, what=what, **_unused_setup(facts))
                 return
+
+
+def _unused_setup(facts: ScriptFacts) -> dict[str, object]:
+    """A function that makes the group and that nothing calls, for the correction."""
+    for call in facts.calls(INIT):
+        maker = call.stack[0] if call.stray and len(call.stack) == 1 else None
+        if isinstance(maker, ast.FunctionDef) and call.source is facts.source:
+            return {"setup": maker.name, "takes": [a.arg for a in maker.args.args]}
+    return {}
 
 
 def _after_the_end(stream: tuple[Call, ...]) -> Call | None:
@@ -392,7 +401,18 @@ def world_size(facts: ScriptFacts) -> Iterator[Finding]:
                     f"ranks count from {rank.number} here, so rank 0, which hosts the "
                     "store, is never started"
                 )
-                yield at(call, "rank-never-started", sentence, world_size=told, started=gang.size)
+                begun = gang.process.call
+                loop = begun.loops[-1] if begun is not None and begun.loops else None
+                span = place(begun.source, loop) if begun is not None and loop else None
+                more = {"loop": span, "loop_file": str(begun.source.path) if begun else ""}
+                yield at(
+                    call,
+                    "rank-never-started",
+                    sentence,
+                    world_size=told,
+                    started=gang.size,
+                    **more,
+                )
                 return
             if told > gang.size and not parent:
                 sentence = (

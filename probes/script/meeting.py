@@ -89,8 +89,8 @@ def port_per_rank(facts: ScriptFacts) -> Iterator[Finding]:
                     "mix_file": str(mix.source.path),
                     "keep": mix.source.code(mix.keep),
                 }
-            elif what == "MASTER_PORT" and (node := _assigned(call)) is not None:
-                extra = {"value_span": place(call.source, node)}
+            else:
+                extra = _site(call, what)
             yield at(
                 call, "port-differs-per-rank", sentence, variable=what, ports=sorted(known), **extra
             )
@@ -99,7 +99,19 @@ def port_per_rank(facts: ScriptFacts) -> Iterator[Finding]:
                 f"{what} is picked anew in each rank, so every rank has another port; it must be "
                 "picked once and handed to all ranks"
             )
-            yield at(call, "port-differs-per-rank", sentence, variable=what, picked=True)
+            text = next((v.text for v in values if v.text), "")
+            more = {"pattern": text, **_site(call, what)}
+            yield at(call, "port-differs-per-rank", sentence, variable=what, picked=True, **more)
+
+
+def _site(call: Call, what: str) -> dict[str, object]:
+    """The expression that says where to meet."""
+    node = (
+        _assigned(call)
+        if what == "MASTER_PORT"
+        else call.node_of("init_method" if call.name == INIT else "port", 1)
+    )
+    return {"value_span": place(call.source, node)} if node is not None else {}
 
 
 def _own_pick(facts: ScriptFacts, gang: Gang, values: list[Value]) -> bool:
@@ -142,6 +154,7 @@ def port_range(facts: ScriptFacts) -> Iterator[Finding]:
                     "port-out-of-range",
                     sentence,
                     port=const,
+                    told=value.const if isinstance(value.const, str) else None,
                     variable=what,
                     value_span=place(call.source, node or call.node),
                 )

@@ -8,6 +8,7 @@ import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final
 
 from ddp_assist.probes.script.read import Source
@@ -54,6 +55,8 @@ class Missing:
     name: str
     node: ast.Name
     function: ast.AST | None
+    meant: str = ""
+    """The name that is there and looks like it."""
 
 
 def missing_names(source: Source) -> list[Missing]:
@@ -86,8 +89,32 @@ def missing_names(source: Source) -> list[Missing]:
         return []
     found: dict[str, Missing] = {}
     for name, function in _uses(source.tree, unknown):
-        found.setdefault(name.id, Missing(name.id, name, function))
+        if name.id not in found:
+            meant = _meant(name.id, defined - _GIVEN, source.tree, name)
+            found[name.id] = Missing(name.id, name, function, meant)
     return sorted(found.values(), key=lambda m: (m.node.lineno, m.node.col_offset))
+
+
+def _meant(name: str, defined: set[str], tree: ast.Module, node: ast.AST) -> str:
+    """`self.name` where the method forgot self, or a name of the module that is spelt alike."""
+    for part in ast.walk(tree):
+        if not isinstance(part, ast.ClassDef):
+            continue
+        for method in part.body:
+            first = method.args.args[:1] if isinstance(method, ast.FunctionDef) else []
+            if not first or node not in ast.walk(method):
+                continue
+            own = {
+                n.attr
+                for n in ast.walk(part)
+                if isinstance(n, ast.Attribute)
+                and isinstance(n.ctx, ast.Store)
+                and isinstance(n.value, ast.Name)
+                and n.value.id == first[0].arg
+            } | {m.name for m in part.body if isinstance(m, ast.FunctionDef)}
+            if name in own:
+                return f"{first[0].arg}.{name}"
+    return next(iter(get_close_matches(name, sorted(defined), 1, 0.87)), "")
 
 
 def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
