@@ -138,6 +138,8 @@ def _look(target: Target) -> Iterator[Finding]:
             Evidence("connect()", see=("nc", "-vz", "-w", "4", str(address), str(endpoint.port))),
         )
         outcome, so = _judged(spoken, ours)
+        if outcome == "unreachable" and data["neighbour"] is False:
+            outcome, so = "nobody-there", "has an address of our own network that nobody answers to"
         yield Finding("endpoint", outcome, f"{shown} {so}", data, see)
 
 
@@ -305,6 +307,7 @@ ENDPOINT = Probe(
         "reset": "bad",
         "no-answer": "bad",
         "unreachable": "bad",
+        "nobody-there": "bad",
         "no-route": "bad",
         "failed": "bad",
     },

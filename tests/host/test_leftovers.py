@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import AS_NOBODY
+from asking import AS_NOBODY, reachable
 
 from ddp_assist.probes.host import leftovers
 from ddp_assist.probes.host.leftovers import LEFT_OVERS
@@ -19,6 +21,7 @@ from ddp_assist.probes.model import Finding, Target
 
 pytestmark = pytest.mark.needs("namespaces")
 Elsewhere = Callable[..., dict[str, tuple[str, dict[str, Any]]]]
+Ask = Callable[..., dict[str, Finding]]
 SLEEPER = "import time; time.sleep(600)"
 
 
@@ -164,3 +167,22 @@ def test_hidden_processes_are_said_to_be(ask_elsewhere: Elsewhere) -> None:
 def test_it_does_not_blame_who_asks(ask: Callable[..., dict[str, Finding]]) -> None:
     for finding in ask(LEFT_OVERS).values():
         json.dumps(dict(finding.data))
+
+
+@pytest.mark.needs("setpriv")
+def test_a_stopped_rank_beside_a_launch_to_come_only_steers(ask: Ask, tmp_path: Path) -> None:
+    """The rank belongs to a user whom both who ask may look at."""
+    code = "import os, signal; print('up', flush=True); os.kill(os.getpid(), signal.SIGSTOP)"
+    rank = subprocess.Popen(
+        [*AS_NOBODY, sys.executable, "-c", code],
+        env={"RANK": "0", "WORLD_SIZE": "2", "PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE, preexec_fn=lambda: reachable(tmp_path),
+    )  # fmt: skip
+    try:
+        assert rank.stdout and rank.stdout.readline() == b"up\n"
+        os.waitid(os.P_PID, rank.pid, os.WSTOPPED | os.WNOWAIT)
+        found = ask(LEFT_OVERS, launch=["torchrun", "t.py"])
+        assert rank.pid in found["left-overs.stopped-aside"].data["pids"]
+    finally:
+        rank.kill()
+        rank.communicate()

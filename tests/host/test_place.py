@@ -29,6 +29,11 @@ def test_where_this_is(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(ask(PLACE, env=PATH)) == {"place.container"}
 
 
+def test_a_pod_and_a_job_are_known_by_their_variables(ask: Ask) -> None:
+    assert "place.kubernetes" in ask(PLACE, env=PATH | {"KUBERNETES_SERVICE_HOST": "10.96.0.1"})
+    assert "place.slurm" in ask(PLACE, env=JOB)
+
+
 def test_marks_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     monkeypatch.setattr(place, "read", lambda path, most=0: b"0::/kubepods/pod1")

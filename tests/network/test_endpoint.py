@@ -67,6 +67,18 @@ def hang_up(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def say_nothing(connection: socket.socket) -> None:
+    while connection.recv(64):
+        pass
+
+
+def test_a_server_that_says_nothing(
+    ask: Ask, server: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "PATIENCE", 0.3)
+    assert set(ask(ENDPOINT, at=[("127.0.0.1", server(say_nothing))])) == {"endpoint.silent"}
+
+
 def test_a_store_and_another_server(ask: Ask, server: Callable[..., int]) -> None:
     for do, outcome in ((as_store, "store"), (as_other, "other"), (hang_up, "reset")):
         found = ask(ENDPOINT, at=[("127.0.0.1", server(do))])
@@ -134,7 +146,7 @@ def chain(*lines: str, policy: str = "accept") -> str:
     ("ruleset", "host", "expected"),
     [
         ("", NODE0, {"endpoint.refused", "firewall.open", "data-ports.open"}),
-        ("", GONE, {"endpoint.unreachable"}),
+        ("", GONE, {"endpoint.nobody-there"}),
         ("", AWAY, {"endpoint.no-route"}),
         (chain("tcp dport 29500 drop"), NODE0, {"endpoint.no-answer", "firewall.drops"}),
         (

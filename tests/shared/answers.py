@@ -21,8 +21,6 @@ from ddp_assist.probes.model import Finding
 real: dict[str, set[str]] = {}
 """Finding keys, and the users (`root`, `nobody`) that they were told to."""
 pretended: set[str] = set()
-files: set[str] = set()
-"""The folders and files of tests that ran."""
 HAND_OVER = "DDP_ASSIST_ANSWERS"
 _replaced = False
 
@@ -35,7 +33,21 @@ def note(keys: Iterable[str], uid: int) -> None:
             real.setdefault(key, set()).add("root" if uid == 0 else "nobody")
 
 
-def pytest_configure() -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What looks at the answers of all others runs after them, or not at all."""
+    last = [item for item in items if item.get_closest_marker("last")]
+    others = [item for item in items if item not in last]
+    whole = not config.args or config.args == config.getini("testpaths")
+    narrowed = config.option.keyword or config.option.markexpr or config.option.deselect
+    if whole and not narrowed:
+        items[:] = [*others, *last]
+    elif last:
+        items[:] = others
+        config.hook.pytest_deselected(items=last)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "last: looks at what all other tests heard")
     ordered, setattr_ = runner.in_order, pytest.MonkeyPatch.setattr
 
     def in_order(*given: Any) -> tuple[Finding, ...]:
@@ -61,7 +73,6 @@ def pytest_sessionfinish() -> None:
         Path(place).write_text(json.dumps({key: sorted(users) for key, users in real.items()}))
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+def pytest_runtest_setup() -> None:
     global _replaced
     _replaced = False
-    files.add(str(item.path))
