@@ -14,13 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddp_assist.app.cli import OK, UNREADABLE, Wrong
-from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
+from ddp_assist.app.diagnose import Diagnosis, Question, diagnose, weights
+from ddp_assist.app.diagnose import look as read_only
 from ddp_assist.app.options import add_fleet, launch_of, parser, question, seconds, split
 from ddp_assist.app.passthrough import Ended, Kept
 from ddp_assist.app.passthrough import run as pass_through
 from ddp_assist.app.verbs.diagnose import answer
 from ddp_assist.probes.host.processes import look, snapshot
 from ddp_assist.probes.launch.plan import LaunchError
+from ddp_assist.probes.model import Target
 
 USUAL = 300.0
 IDLE = 0.05
@@ -69,12 +71,23 @@ def run(verb: str, words: list[str]) -> int:
         if ended.hung:
             return code
         if ended.code == 0:
+            if tells_of_failure(kept.so_far()):
+                say("the job ended with exit code 0, but its output tells of a failure")
+                now = replace(asked, logs=(kept.so_far(),))
+                answer(now, given.no_trial, None, given.json, given.out, fleet=given.fleet)
             return OK
         if ended.asked_for:
             return same_end(ended)
         say(f"the job failed with {'signal' if ended.code < 0 else 'exit code'} {abs(ended.code)}")
         now = replace(asked, logs=(kept.so_far(),))
         return answer(now, given.no_trial, None, given.json, given.out, fleet=given.fleet)
+
+
+def tells_of_failure(log: str) -> bool:
+    """A launch that only waits for its ranks ends with 0 whatever they met."""
+    _, found, _ = read_only(Target(logs=(log,)), choose=lambda probe: probe.id == "log")
+    weight = weights()
+    return any(weight.get(finding.key) == "bad" for finding in found)
 
 
 def say(text: str) -> None:

@@ -115,3 +115,14 @@ def test_a_run_that_fails_is_diagnosed() -> None:
     said = typed("run", "--no-trial", "--", "sh", "-c", script)
     assert said.returncode == 1
     assert "port-held" in said.stdout
+
+
+def test_a_job_that_ends_with_0_although_a_worker_failed_is_looked_at(tmp_path: Path) -> None:
+    worker = tmp_path / "w.py"
+    worker.write_text("print(math.pi)\n")
+    wait = f"{sys.executable} {worker} & wait"
+    said = typed("run", "--no-trial", "--", "bash", "-c", wait)
+    assert said.returncode == 0, said.stderr
+    assert "ended with exit code 0" in said.stderr and "name-missing-in-script" in said.stdout
+    worker.write_text("import warnings\nwarnings.warn('Grad strides do not match bucket view')\n")
+    assert typed("run", "--no-trial", "--", "bash", "-c", wait).stdout == ""
