@@ -64,6 +64,8 @@ _RANK_IN_NAME = re.compile(
     r"[_-](\d{1,4})\.(?:out|err|log|txt)$|(?:^|/)(\d{1,4})\.(?:out|err|log|txt)$",
     re.IGNORECASE,
 )
+# The number in these is a job's or a process's: Slurm's own name, and Ray's.
+_NO_RANK_IN_NAME = re.compile(r"(?:slurm-\d+|(?:worker|raylet|gcs_server)-[\w-]*\d)\.(?:out|err)$")
 _TORCHRUN_STREAM = re.compile(r"/\d+/(?:stdout|stderr)\.log$|/\d+/error\.json$")
 
 
@@ -147,7 +149,7 @@ def _of_folder(folder: Path) -> list[Source]:
                 continue
             source = _of_file(path)
             match = _RANK_IN_NAME.search(str(path.relative_to(folder)))
-            if match:
+            if match and not _NO_RANK_IN_NAME.search(name):
                 source.rank = int(next(g for g in match.groups() if g is not None))
             found.append(source)
     if not found:

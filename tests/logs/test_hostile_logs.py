@@ -62,6 +62,27 @@ def test_a_folder_of_ranks(tmp_path: Path) -> None:
     assert "empty" not in found
 
 
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("none_ab12/attempt_0/3/stderr.log", 3),
+        ("logs/9912_5.out", 5),
+        ("rank_07.log", 7),
+        ("node1/rank12.txt", 12),
+        ("2.err", 2),
+        ("slurm-812.out", None),
+        ("worker-0f3a-01000000-2211.err", None),
+        ("train.log", None),
+    ],
+)
+def test_the_rank_in_the_name_of_a_file(name: str, rank: int | None, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("KeyError: 'RANK'\n")
+    (source,) = sources(str(tmp_path))
+    assert source.rank == rank
+
+
 def test_a_log_that_vanishes_between_two_looks(tmp_path: Path) -> None:
     path = tmp_path / "gone.log"
     path.write_text("hello\n")
