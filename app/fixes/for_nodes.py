@@ -49,6 +49,12 @@ def spread(launch: Launch) -> bool:
     return len({plan.host for plan in launch.plans if plan.host}) > 1
 
 
+def in_one_piece(launch: Launch) -> bool:
+    """Whether it is started once for all nodes: by a scheduler, or since it logs in itself."""
+    by_itself = any(p.scheduler or p.launcher in ("deepspeed", "colossalai") for p in launch.plans)
+    return spread(launch) or by_itself or launch.interpreter == "sbatch"
+
+
 def for_all(launch: Launch, agreed: Agreement) -> dict[str, Launch]:
     """Each node's launch. Where one text starts all nodes, it is the same for all."""
     if spread(launch):

@@ -24,12 +24,12 @@ from ddp_assist.probes.fleet.reasons import SENTENCES, reason
 from ddp_assist.probes.text import clean
 
 CONNECT = 5
-START = 15.0
+START = 20.0
 """Seconds from the begin of a node's connection to our program's first word."""
 EACH = 0.3
 """Seconds more for each node, to a limit: so many ssh clients take their time on a small host."""
-MANY = 64
-"""Log-ins at once; the next begins when one is through."""
+MANY = 32
+"""Log-ins at once; the next begins when one is through, so that each has its time."""
 MOST_SAID = 40
 SSH = (
     "-oBatchMode=yes -oServerAliveInterval=5 -oForwardX11=no -oClearAllForwardings=yes"
@@ -105,7 +105,7 @@ class Fleet(EventHandler):  # type: ignore[misc]
 
     @property
     def slack(self) -> float:
-        return EACH * min(len(self.nodes), 4 * MANY)
+        return EACH * min(len(self.nodes), 8 * MANY)
 
     def ask(self, question: str, seconds: float, each: Mapping[str, Mapping[str, Any]]) -> None:
         """`each` says what is asked of which node; the answers lie in the nodes then."""
