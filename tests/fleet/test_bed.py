@@ -254,21 +254,43 @@ class TestTrials:
         page = (bed.at / "home" / "out" / "report.html").read_text()
         assert "Who reaches whom" in page and "<svg" in page
 
-    def test_own_names_that_are_loopback(self, bed: Nodes) -> None:
+    def test_two_troubles_at_once_and_the_corrected_job_trains(self, bed: Nodes) -> None:
+        """The own names are loopback, and the meeting port is shut; what `--out` holds is then
+        started from the log-in host, and real ranks of a real torchrun meet."""
+        (bed.at / "home" / "train.py").write_text(TRAIN)
+        line = f"--nnodes 2 --node-rank 0 --master-addr node1 --master-port {PORT}"
+        job = (TORCHRUN, *line.split(), "--nproc-per-node", "1", "/srv/home/train.py")
         for name in bed.names:
             bed.hosts(name, "127.0.1.1")
         try:
-            result = bed.fleet("-w", "node[1-3]", launch=launch())
+            with filtered(bed, "node1", f"tcp dport {PORT} drop"):
+                result = bed.fleet("-w", "node[1-2]", "--out", "/srv/home/both", launch=job)
+                done = bed.user("timeout", "200", "bash", "/srv/home/both/launch.sh")
         finally:
             for name in bed.names:
                 bed.hosts(name, bed.address(name))
         assert causes(result)[0] == "hostname-resolves-to-loopback"
-        own = of(result, "own-name.loopback")
-        assert sorted(n for f in own for n in f["data"]["nodes"]) == ["node1", "node2", "node3"]
         assert "trial-failed" in outcomes(result)
         fix = result["fixes"][0]
         assert fix["badge"] == "ran" and "SOCKET_IFNAME=eth0" in fix["launch"], fix
+        assert f"--master-port {PORT}" not in fix["launch"]
+        assert done.returncode == 0, done.stdout
+        assert "node1: TRAINED 2.0" in done.stdout and "node2: TRAINED 2.0" in done.stdout
+        left = bed.left()  # torchrun leaves folders of its own
+        assert "ddp-assist" not in left and "run_module" not in left
 
+
+TRAIN = """from datetime import timedelta
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+one = torch.ones(1)
+dist.all_reduce(one)
+print("TRAINED", one.item(), flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
 
 STARTS = """cd /srv/home
 ssh node1 {torchrun} --nnodes=2 --node-rank=0 {common} &
