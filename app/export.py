@@ -79,8 +79,9 @@ def write_launch(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> Path:
 def _to_write(fixes: Sequence[Fix]) -> Fix | None:
     """Of the first cause the first cure that is a command; else its steps."""
     ours = [fix for fix in fixes if fix.safety != "ends-process"]
-    ready = (f for f in ours if f.cause == ours[0].cause and (f.launch or f.files))
-    return next((f for f in ready if f.badge != "failed"), ours[0] if ours else None)
+    ready = [f for f in ours if f.cause == ours[0].cause and (f.launch or f.files)]
+    ready.sort(key=lambda fix: fix.badge == "failed")
+    return next(iter((*ready, *ours)), None)
 
 
 def write_all(

@@ -106,10 +106,15 @@ def _verdict(part: Mapping[str, Any]) -> str:
 
 def _fact(left: Any, port: int) -> Sequence[Any] | None:
     """What is true of the packet, in the words that nft may use for it."""
+    if isinstance(left, dict) and isinstance(masked := left.get("&"), list) and masked:
+        # A first packet has SYN and no other flag, so that a mask takes nothing from it.
+        left = masked[0] if _fact(masked[0], port) == ["syn"] else None
     if not isinstance(left, dict):
         return None
     if "payload" in left:
         protocol, part = left["payload"].get("protocol"), left["payload"].get("field")
+        if part == "flags" and protocol == "tcp":
+            return ["syn"]
         if part == "dport" and protocol in ("tcp", "th"):
             return [port]
         if part == "protocol" and protocol in ("ip", "ip6"):

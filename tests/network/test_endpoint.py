@@ -205,6 +205,8 @@ def test_from_another_host(
         ),
         (chain("ip saddr 10.0.0.0/8 accept", "tcp dport 29500 drop"), "drops", "open"),
         (chain("ip saddr 10.1.2.3 tcp dport 29500 drop"), "perhaps", "open"),
+        (chain("tcp dport 29500 accept", "tcp flags syn drop"), "open", "blocked"),
+        (chain("tcp flags & (fin|syn|rst|ack) == syn drop"), "drops", "blocked"),
     ],
 )
 def test_rules_of_this_host(
