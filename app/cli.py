@@ -9,6 +9,7 @@ from importlib import import_module
 
 from ddp_assist import __version__
 
+CI = "CI is set"
 OK, FOUND, USAGE, UNREADABLE, INTERNAL, INCONCLUSIVE, DEADLINE = 0, 1, 2, 3, 4, 5, 124
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -98,7 +99,7 @@ def _guided(words: list[str]) -> int:
 
     options = guided(words)
     why = no_screen()
-    if why and not options.demo:
+    if why and not (options.demo and why == CI):
         raise Wrong(f"{why}, so there is no guided session here: use `ddp-assist diagnose`")
     guard = import_module("ddp_assist.app.tui_guard")
     code: int = guard.start(options)
@@ -111,4 +112,4 @@ def no_screen() -> str:
         return "this is no terminal"
     if os.environ.get("TERM", "dumb") in ("dumb", ""):
         return "TERM=dumb"
-    return "CI is set" if os.environ.get("CI") else ""
+    return CI if os.environ.get("CI") else ""

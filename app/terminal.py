@@ -34,7 +34,8 @@ class Pastes:
             self.marked = data.rfind(END) <= data.rfind(START) if START in data else END not in data
             return False
         typed = SEQUENCE.sub("", data)
-        flood = len(typed) >= FLOOD or (bool(typed) and now - self.last < TAIL)
+        tail = typed not in ("", "\r") and now - self.last < TAIL  # enter alone may be a hand
+        flood = len(typed) >= FLOOD or tail
         if flood:
             self.last = now
         return flood

@@ -50,6 +50,9 @@ class Entry(Dialog):
         self.pasted = [text[:MOST]]
         self.size_so_far = len(self.pasted[0])
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return self.lines or action != "done"
+
     def compose(self) -> ComposeResult:
         yield Line(self.heading, id="title")
         yield Line(self.note, id="note")

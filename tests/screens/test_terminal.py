@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pty_terminal import Terminal  # type: ignore[import-not-found]
+from pty_terminal import PATIENCE, ROOT, Terminal  # type: ignore[import-not-found]
 
 
 @pytest.fixture
@@ -113,3 +116,47 @@ def test_a_paste_without_marks_neither_freezes_nor_types(terminal: Terminal) -> 
 def _feed(master: int, data: bytes) -> None:
     while data:
         data = data[os.write(master, data[:4000]) :]
+
+
+@pytest.mark.parametrize("env", [{"TERM": "linux"}, {"LANG": "C", "LC_ALL": ""}, {"TERM": "vt100"}])
+def test_where_only_ascii_is_sure_there_is_only_ascii(tmp_path: Path, env: dict[str, str]) -> None:
+    here = Terminal(tmp_path, "--demo", **env)
+    here.shows("Pick one")
+    for said in ("recognised", "Who has the port?", "The cause is this", "Fix 1 of 3", "[ RAN ]"):
+        here.type(b"\r")
+        here.shows(said)
+    here.type(b"q")
+    assert here.ended() == 0
+    assert here.bytes.isascii()
+    assert "corrected launch [ran]:" in here.bytes.decode()
+    here.close()
+
+
+@pytest.mark.needs("tmux")
+def test_in_tmux_the_command_is_copied_to_its_buffer(tmp_path: Path) -> None:
+    tmux = ["tmux", "-S", str(tmp_path / "socket"), "-f", "/dev/null"]
+    env = (f"PYTHONPATH={ROOT}/tests/typing", f"XDG_STATE_HOME={tmp_path}", "CI=", "LANG=C.UTF-8")
+    shown = ["env", *env, sys.executable, "-m", "ddp_assist", "--demo"]
+    subprocess.run([*tmux, "new-session", "-d", "-x", "80", "-y", "24", *shown], check=True)
+
+    def pane() -> str:
+        seen = subprocess.check_output([*tmux, "capture-pane", "-p"], text=True)
+        return " ".join(seen.split())
+
+    def pane_shows(text: str) -> None:
+        end = time.monotonic() + PATIENCE
+        while text not in pane():
+            assert time.monotonic() < end, pane()
+            time.sleep(0.1)
+
+    try:
+        pane_shows("Pick one")
+        for said in ("recognised", "Who has the port?", "The cause is this", "Fix 1 of 3"):
+            subprocess.run([*tmux, "send-keys", "Enter"], check=True)
+            pane_shows(said)
+        subprocess.run([*tmux, "send-keys", "y"], check=True)
+        pane_shows("copied to the tmux buffer")
+        copied = subprocess.check_output([*tmux, "show-buffer"], text=True)
+        assert "--master-port=28636" in copied
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
