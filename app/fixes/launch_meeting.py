@@ -118,6 +118,9 @@ def _right_address(situation: Situation) -> str | None:
     bare = re.sub(r"(?<=[^:]):\d+$", "", bare)
     if bare != given and bare and not PLACEHOLDERS.search(bare):
         return bare
+    addresses = [a for p in plans if (a := _address(p))]
+    if len(set(addresses)) > 1 and not any(_number(p) == 0 for p in plans):
+        return addresses[0]  # of equals the first is as good as any, if all are told it
     first = [p for p in plans if _number(p) == 0 and p.host]
     if len(plans) > 1 and len({p.host for p in first}) == 1 and first[0].host != given:
         return first[0].host

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddp_assist.app.fixes.model import Fix, Situation
 from ddp_assist.probes.launch.launchers import ELASTIC
-from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan, Span
+from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan, Option, Span
 from ddp_assist.probes.launch.write import Edit, fitting, rewritten
 from ddp_assist.probes.network.endpoints import LOOPBACK_NAMES, is_here
 
@@ -43,18 +43,31 @@ def set_option(launch: Launch, plan: LaunchPlan, name: str, value: str) -> Edit:
     """The value of an option replaced where it stands, or the option put behind the launcher."""
     name = option_name(plan, name)
     given = plan.option(name)
-    if given is not None and given.value_span is not None:
+    turns = given is not None and _differs_per_turn(launch, given)
+    if given is not None and given.value_span is not None and not turns:
         return Edit(given.value_span, fitting(launch, given.value_span, value))
     if given is not None:
-        raise LaunchError(f"the value of --{name} is put together in several places")
+        written = launch.text[slice(*given.span)] if given.span[0] >= 0 else ""
+        if not written.startswith(given.spelling):
+            raise LaunchError(f"the value of --{name} is put together in several places")
+        return Edit(given.span, fitting(launch, given.span, f"{given.spelling}={value}"))
     where = placed(plan, plan.launcher_span[1])
     word = f"{spelled(plan, name)}={value}"
     return Edit((where, where), " " + fitting(launch, (where, where), word))
 
 
+def _differs_per_turn(launch: Launch, given: Option) -> bool:
+    """Written once in a loop that fills in another value each time: its words mean more than it."""
+    same = [o for p in launch.plans for o in p.options if o.span == given.span and o.span[0] >= 0]
+    return len({o.value for o in same}) > 1
+
+
 def set_part(launch: Launch, plan: LaunchPlan, name: str, span: Span, value: str) -> Edit:
     """A part of an option's value replaced, e.g. the port of an endpoint."""
     given = plan.option(name)
+    if given is not None and given.value is not None and _differs_per_turn(launch, given):
+        whole = given.value[: span[0]] + value + given.value[span[1] :]
+        return set_option(launch, plan, name, whole)
     where = given.part(*span) if given is not None else None
     if where is None:
         raise LaunchError(f"the value of --{name} is put together in several places")

@@ -131,6 +131,15 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      "on h0 torchrun --nnodes=2 --master-addr=h0 t.py &",
      "on h1 torchrun --node-rank=1 --nnodes=2 --master-addr=h0 t.py &\n"
      "on h0 torchrun --nnodes=2 --master-addr=h0 t.py &", {}),
+    ("master-addr",
+     "for h in a b; do\n on $h torchrun --nnodes 2 --rdzv-backend=c10d --rdzv-endpoint=$h:1 t.py&\n"
+     "done",
+     "for h in a b; do\n on $h torchrun --nnodes 2 --rdzv-backend=c10d --rdzv-endpoint=a:1 t.py&\n"
+     "done", {}),
+    ("same-rdzv-id",
+     "for h in a b; do\n  on $h torchrun --nnodes=2 --rdzv-id=j-$h --rdzv-endpoint=a:1 t.py&\ndone",
+     "for h in a b; do\n  on $h torchrun --nnodes=2 --rdzv-id=j-a --rdzv-endpoint=a:1 t.py&\ndone",
+     {}),
     ("distinct-node-ranks", "RANK=0 python t.py & RANK=1 python t.py & RANK=1 python t.py",
      "RANK=0 python t.py & RANK=1 python t.py & RANK=2 python t.py", {}),
     ("init-method-option", "python t.py --dist-url 10.0.0.1:2950 --lr 1",
