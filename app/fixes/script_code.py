@@ -14,8 +14,14 @@ def imports(draft: Draft) -> None:
     found = [f for f in draft.alike if f.data.get("kind") == "name"]
     if draft.data.get("kind") == "attribute":
         text, place = draft.text, draft.data["value_span"]
-        end, name = place[2:], draft.data["name"]
-        text.replace([end[0], end[1] - len(name), *end], draft.data["meant"])
+        end, name, meant = place[2:], draft.data["name"], draft.data["meant"]
+        if text.get(place) == name:
+            _renamed(text, name, meant)
+            for node in ast.walk(text.source.tree or ast.Pass()):
+                if isinstance(node, ast.alias) and node.name == name and not node.asname:
+                    text.replace(text.place(node), meant)
+            return
+        text.replace([end[0], end[1] - len(name), *end], meant)
         return
     if draft.data.get("kind") == "name.unbound":
         _global(draft)

@@ -138,6 +138,8 @@ def to_module(draft: Draft) -> None:
     data, text = draft.data, draft.text
     if data.get("kind") != "function" or data["function_file"] != data["file"]:
         raise NoEdit
+    if text.get(data["value_span"]) != data["name"]:
+        raise NoEdit  # it is the answer of another function, which would go on making it
     function = text.node_at(data["function_span"], ast.FunctionDef)
     body = text.source.tree.body if text.source.tree is not None else []
     outer = next(

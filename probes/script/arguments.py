@@ -27,15 +27,20 @@ def dest_of(call: Call) -> str:
 
 
 def arguments(
-    calls: Iterable[Call], words: Sequence[str] | None, given: Sequence[Value]
+    calls: Iterable[Call], lines: Sequence[Sequence[str]], given: Sequence[Value]
 ) -> dict[str, Value]:
-    """Each option with its value, where that can be told: from the launch, else its default."""
-    if words is None or given:
+    """Each option with its value, where all commands of the launch agree on it."""
+    if not lines or given:
         return {}
     options = [c for c in calls if c.name.endswith(".add_argument") and names_of(c)]
     if any(c.name.endswith(".set_defaults") for c in calls):
         return {}
-    return {dest_of(c): Value(const=_value(c, words)) for c in options}
+    return {dest_of(c): Value(const=_agreed(c, lines)) for c in options}
+
+
+def _agreed(call: Call, lines: Sequence[Sequence[str]]) -> Any:
+    first, *others = [_value(call, words) for words in lines]
+    return first if all(o is first or o == first for o in others) else UNKNOWN
 
 
 def _value(call: Call, words: Sequence[str]) -> Any:

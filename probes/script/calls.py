@@ -103,6 +103,8 @@ def _default(evaluate: Evaluator, default: Value | None) -> Value | None:
     if default is None or default.call is None or not default.kind.endswith("field()"):
         return default
     made, plain = default.call.get("default_factory"), default.call.get("default")
+    if made is not None and made.kind and made.target is None:
+        return Value(kind=f"{made.kind}()", call=default.call)
     if made is not None and isinstance(made.target, Function):
         return evaluate.follow(made, [], {}, default.call.node)
     return plain if plain is not None else Value()
@@ -212,8 +214,17 @@ def _count(kind: str, receiver: Value | None, args: Args, kwargs: Kwargs) -> int
         return None
     rows = receiver.count if receiver is not None and "()" in kind else first.count
     size = first if receiver is not None and "()" in kind else args[1] if len(args) > 1 else None
+    if kind in ("enumerate", "reversed"):
+        return first.count
     if last == "Subset" and len(args) > 1:
         return args[1].count
+    if last == "islice" and len(args) > 1 and first.count is not None:
+        marks = [None if a.const is None else a.number for a in args[1:4]]
+        if any(m is None and a.const is not None for m, a in zip(marks, args[1:4], strict=False)):
+            return None
+        kept = slice(*marks) if len(marks) > 1 else slice(marks[0])
+        found = quiet(lambda: len(range(first.count or 0)[kept]))
+        return found if isinstance(found, int) else None
     if last == "split" and rows is not None and size is not None and size.number:
         return -(-rows // size.number)
     if last in ("chunk", "tensor_split", "array_split") and size is not None and size.number:
@@ -327,6 +338,13 @@ def _text(receiver: Value, name: str, args: Args) -> Value | None:
         return Value(
             pattern=const, of=of, kind="str", mix=next((a.mix for a in args if a.mix), None)
         )
+    if name == "join" and isinstance(const, str) and args and args[0].items is not None:
+        parts = args[0].items
+        of = receiver.of | union(parts)
+        if args[0].exact and all(isinstance(p.const, str) for p in parts):
+            return Value(const=const.join(str(p.const) for p in parts), of=of)
+        text = const.join(p.text or "{}" for p in parts) if args[0].exact else ""
+        return Value(pattern=text, of=of, kind="str")
     if name in ("lower", "upper", "strip") and isinstance(const, str):
         return replace(receiver, const=getattr(const, name)() if not args else UNKNOWN)
     if name == "encode":
@@ -521,6 +539,19 @@ def _length(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> 
     return Value(of=union(args), kind="int")
 
 
+def _folded(do: Callable[..., object]) -> Special:
+    """sum(), max() and min() of numbers that are all known."""
+
+    def answer(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
+        parts = args[0].items if len(args) == 1 and args[0].exact else args
+        numbers = [p.const for p in parts or []]
+        if kwargs or not numbers or not all(isinstance(n, int | float) for n in numbers):
+            return None
+        return Value(const=quiet(do, numbers), of=union(args), kind="int")
+
+    return answer
+
+
 def _same(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     return args[0] if args else Value()
 
@@ -630,6 +661,9 @@ _SPECIAL: Final[dict[str, Special]] = {
     "bool": _cast("bool"),
     "range": _range,
     "len": _length,
+    "sum": _folded(sum),
+    "max": _folded(max),
+    "min": _folded(min),
     "list": _same,
     "tuple": _same,
     "sorted": _same,

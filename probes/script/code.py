@@ -72,6 +72,10 @@ _UNDEFINED = {
         "{name} is changed here without `global {name}`, so Python takes it for a local name that "
         "has no value yet"
     ),
+    "name.guarded": (
+        "{name} is only defined under the main guard, which a spawned process does not run: define "
+        "it at the level of the module"
+    ),
     "import.missing": "{name} is imported from {module}, which does not define it",
 }
 

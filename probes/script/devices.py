@@ -146,7 +146,9 @@ def gpu_shared(facts: ScriptFacts) -> Iterator[Finding]:
         chooses = [
             c
             for c in stream
-            if (d := _device_index(c)) is not None and (d[0].of - {"cuda"} or d[0].role)
+            if (d := _device_index(c)) is not None
+            and (d[0].of - {"cuda"} or d[0].role)
+            and ("rank" in d[0].of or not d[0].known)
         ]
         if chooses or backend_of(gang) == "gloo":
             continue

@@ -62,6 +62,7 @@ _RANDOM: Final = re.compile(
 )
 _ENDS: Final = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
 _BIGGEST: Final = 10**12
+MOST_SIFTED: Final = 64
 
 
 def quiet(do: Callable[..., Any], *values: Any) -> Any:
@@ -81,6 +82,8 @@ class Evaluator:
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer = tracer
+        self.yields = False
+        """Whether the function that is followed now has come to a yield."""
 
     def __call__(self, node: ast.AST | None) -> Value:
         if node is None:
@@ -103,6 +106,8 @@ class Evaluator:
 
     def of_Name(self, node: ast.Name) -> Value:
         tracer = self.tracer
+        if self._only_guarded(node.id):
+            tracer.happens("name.guarded", node, (Value(const=node.id),))
         if node.id in tracer.names and node.id not in tracer.shared:
             return tracer.names[node.id]
         if tracer.module is not None and node.id in tracer.module.names:
@@ -114,6 +119,18 @@ class Evaluator:
         if node.id == "__file__":
             return Value(const=str(tracer.source.path))
         return Value(kind=node.id)
+
+    def _only_guarded(self, name: str) -> bool:
+        """Whether a spawned child asks for what only the script itself binds, under its guard."""
+        tracer = self.tracer
+        process, module = tracer.process, tracer.module
+        return (
+            process.number > 0
+            and process.method in ("spawn", "forkserver")
+            and module is not None
+            and name in module.guarded
+            and (name not in tracer.names or tracer.names is module.names)
+        )
 
     def _comes_later(self, node: ast.Name) -> bool:
         """Whether the module only defines this name further down, after what runs now."""
@@ -179,6 +196,12 @@ class Evaluator:
 
     def of_Yield(self, node: ast.Yield) -> Value:
         self.tracer.yielded(self(node.value) if node.value is not None else Value(const=None))
+        self.yields = True
+        return Value()
+
+    def of_YieldFrom(self, node: ast.YieldFrom) -> Value:
+        self(node.value)
+        self.yields = True
         return Value()
 
     # Operators
@@ -240,6 +263,9 @@ class Evaluator:
         if first.items is not None and second.items is not None:
             exact = first.exact and second.exact
             return Value(items=[*first.items, *second.items], exact=exact, of=of, kind=first.kind)
+        if isinstance(op, ast.Mult) and first.items is not None and second.number is not None:
+            count = len(first.items) * second.number if first.exact else None
+            return Value(items=first.items, kind=first.kind, of=of, count=count)
         const: Any = UNKNOWN
         if first.known and second.known and type(op) in _OPERATORS:
             const = quiet(_OPERATORS[type(op)], first.const, second.const)
@@ -410,10 +436,25 @@ class Evaluator:
                 node.slice,
                 [self(p) if p is not None else None for p in _bounds(node.slice)],
             )
-            return Value(of=owner.of | of | shard, kind=owner.kind, items=owner.items, count=count)
+            items, exact = owner.items, False
+            marks = [
+                p.number if p is not None else None
+                for p in map(self._bound_of, _bounds(node.slice))
+            ]
+            known_marks = all(
+                b is None or m is not None for b, m in zip(_bounds(node.slice), marks, strict=True)
+            )
+            if owner.exact and items is not None and known_marks:
+                items, exact = items[slice(*marks)], True
+            return Value(
+                of=owner.of | of | shard, kind=owner.kind, items=items, exact=exact, count=count
+            )
         key = self(node.slice)
         if owner.kind == "os.environ":
             return self._environ(node, key, None)
+        own = self.tracer._method(owner, "__getitem__", node, [key])
+        if own is not None:
+            return own
         if owner.kind.endswith("Store()"):
             self.tracer.happens(f"{owner.kind}.__getitem__", node, (key,), receiver=owner)
         if (
@@ -432,6 +473,9 @@ class Evaluator:
         if key.const in ("local_rank", "rank", "world_size"):
             return replace(self._by_name(str(key.const), owner), kind="")
         return Value(of=of, kind=f"{owner.kind}[]" if owner.kind else "", call=owner.call)
+
+    def _bound_of(self, part: ast.expr | None) -> Value | None:
+        return self(part) if part is not None else None
 
     def _present(self, name: str) -> bool | None:
         environ = self.tracer.environ
@@ -491,14 +535,35 @@ class Evaluator:
         count: int | None = None
         for generator in node.generators:
             over = self(generator.iter)
-            count = over.count if len(node.generators) == 1 and not generator.ifs else None
+            lone = len(node.generators) == 1
+            count = over.count if lone and not generator.ifs else None
+            if lone and generator.ifs and over.count is not None:
+                count = self._sifted(generator, over)
             of |= over.of
             tracer.assign(generator.target, self.item_of(over, generator.iter, parts))
             for condition in generator.ifs:
-                self(condition)
+                of |= self(condition).of
         items = [self(part) for part in parts]
         tracer.names, tracer.loops = kept, loops
         return Value(items=items[-1:], of=of | union(items), kind="list", count=count)
+
+    def _sifted(self, generator: ast.comprehension, over: Value) -> int | None:
+        """How many of the numbers of range() or enumerate() the conditions let through."""
+        pairs = over.kind == "enumerate()"
+        plain = isinstance(generator.iter, ast.Call) and len(generator.iter.args) == 1
+        counted = plain and over.kind in ("enumerate()", "range()")
+        if not counted or (over.count or 0) > MOST_SIFTED:
+            return None
+        kept = 0
+        for number in range(over.count or 0):
+            index = Value(const=number, kind="int")
+            item = Value(items=[index, Value()], exact=True) if pairs else index
+            self.tracer.assign(generator.target, item)
+            tests = [self(condition) for condition in generator.ifs]
+            if not all(test.known for test in tests):
+                return None
+            kept += all(test.const for test in tests)
+        return kept
 
     def item_of(self, over: Value, node: ast.expr, body: Sequence[ast.AST]) -> Value:
         """One item of what is looped over; the index of a process where the loop starts some."""
@@ -630,11 +695,12 @@ class Evaluator:
             return Value()
         if not tracer.stray:
             tracer.trace.entered.add(id(target.node))
-        names = dict(target.names) if target.local else {}
+        names = dict(target.names) if target.local or target.closure else {}
         self._bind(target, args, kwargs, names)
         tracer.running.append(target.node)
         kept = tracer.returned, tracer.stack, tracer.loops
         tracer.returned, tracer.stack = [], (*tracer.stack, node)
+        yields, self.yields = self.yields, False
         try:
             with tracer.inside(target.source, names, target.module, local=True):
                 if isinstance(target.node, ast.Lambda):
@@ -647,7 +713,8 @@ class Evaluator:
         finally:
             tracer.running.pop()
             tracer.returned, tracer.stack, tracer.loops = kept
-        if is_generator(target.node) and not target.decorated("contextmanager"):
+            made_generator, self.yields = self.yields, yields
+        if made_generator and not target.decorated("contextmanager"):
             return Value(kind="generator()", of=union(answers))
         answer = answers[0] if answers else Value()
         for other in answers[1:]:
@@ -727,19 +794,6 @@ class Evaluator:
 def replace_owner(function: Function, owner: Value | None) -> Function:
     """The function as a method of that object."""
     return replace(function, owner=owner, first=owner)
-
-
-def is_generator(node: ast.AST) -> bool:
-    """Whether a call of this function only makes a generator."""
-    body = getattr(node, "body", None)
-    stack: list[ast.AST] = list(body) if isinstance(body, list) else []
-    while stack:
-        part = stack.pop()
-        if isinstance(part, ast.Yield | ast.YieldFrom):
-            return not isinstance(node, ast.AsyncFunctionDef)
-        if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            stack += ast.iter_child_nodes(part)
-    return False
 
 
 def chosen(item: Value, key: Value) -> Value:

@@ -180,7 +180,12 @@ def read_facts(
         return environment.get(name) if plan is not None and name not in plan.unclear else None
 
     argument = bool(re.search(r"rank\s*=\s*(int\()?\w+\.rank\b", project.main.text))
-    words = plan.script_args if plan else None
+    words = (
+        tuple(p.script_args for p in target.plans if p.script_path == plan.script_path)
+        if plan
+        else ()
+    )
+    words = words or ((plan.script_args,) if plan else ())
     traces = tuple(
         follow(project, Settings(rank, world, present, value, words, argument)) for rank in (0, 1)
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.children import started_by, starts
 from ddp_assist.probes.script.facts import SPAWNS, Gang, ScriptFacts, handed
-from ddp_assist.probes.script.known import is_process
+from ddp_assist.probes.script.known import is_pool, is_process
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Class, Function, Instance, Value
 
@@ -380,6 +380,7 @@ def daemonic(facts: ScriptFacts) -> Iterator[Finding]:
             if (
                 inner.name in _SPAWNS
                 or is_process(inner.name)
+                or is_pool(f"{inner.name}()")
                 or (isinstance(workers, int) and workers > 0)
             ):
                 what = "DataLoader workers" if inner.name.endswith("DataLoader") else "processes"

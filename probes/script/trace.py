@@ -60,8 +60,8 @@ class Settings:
     present: Callable[[str], bool | None] = lambda name: None
     value: Callable[[str], str | None] = lambda name: None
     """What a variable holds when the script starts, where the launch tells."""
-    arguments: tuple[str, ...] | None = None
-    """The words the launch gives the script; None where nobody says how it is started."""
+    arguments: tuple[tuple[str, ...], ...] = ()
+    """The words each command of the launch gives the script; none where nobody says them."""
     argument_rank: bool = False
     """`--rank` of this script is the rank of the process (and not that of a LoRA)."""
 
@@ -297,7 +297,8 @@ class Tracer:
         local = self.local or not made.target.decorated("wraps")
         if made.target.node is node:
             local = self.local
-        return replace(made, target=replace(made.target, local=local), kind=value.kind)
+        wrapper = replace(made.target, local=local, closure=made.target.local)
+        return replace(made, target=wrapper, kind=value.kind)
 
     do_AsyncFunctionDef = do_FunctionDef
 
@@ -324,10 +325,16 @@ class Tracer:
         self.bind(node.name, Value(target=made, kind=f"class:{node.name}"))
 
     def bind(self, name: str, value: Value) -> None:
-        if name in self.shared and self.module is not None:
-            self.module.names[name] = value
-        else:
-            self.names[name] = value
+        module = self.module
+        if name in self.shared and module is not None:
+            module.names[name] = value
+            return
+        if module is not None and not self.local and self.names is module.names:
+            if self.guarded and name not in module.names:
+                module.guarded.add(name)
+            elif not self.guarded:
+                module.guarded.discard(name)
+        self.names[name] = value
 
     def do_Global(self, node: ast.Global) -> None:
         self.shared = self.shared | set(node.names)
@@ -378,6 +385,8 @@ class Tracer:
                 return
             if owner.table is not None and key.known:
                 owner.table[key.const] = value
+            if self._method(owner, "__setitem__", target, [key, value]) is not None:
+                return
             name = "__iadd__" if augmented else "__setitem__"
             self.happens(f"{owner.kind}.{name}", target, (key, value), receiver=owner)
 
@@ -529,14 +538,16 @@ class Tracer:
         self._method(value, "__exit__", call.node)
         return ended
 
-    def _method(self, owner: Value, name: str, node: ast.AST) -> Value | None:
+    def _method(
+        self, owner: Value, name: str, node: ast.AST, args: Sequence[Value] = ()
+    ) -> Value | None:
         """One of the script's own methods that Python calls by itself."""
         if not isinstance(owner.target, Instance) or owner.target.owner is None:
             return None
         found = owner.target.owner.find(name)
         if found is None or not isinstance(found.target, Function):
             return None
-        return self.evaluate.follow(self.evaluate._bound(found, owner), [], {}, node)
+        return self.evaluate.follow(self.evaluate._bound(found, owner), args, {}, node)
 
     def _generator(self, node: ast.expr) -> Function | None:
         """The project's own context manager that this calls, written as a generator."""

@@ -90,6 +90,8 @@ class Function:
     named: Mapping[str, Value] = field(default_factory=dict)
     guarded: bool = False
     """Defined under the main guard, where no spawned child finds it."""
+    closure: bool = False
+    """It sees the names around it, though a module knows it by name."""
 
     def decorated(self, *endings: str) -> bool:
         """Whether a decorator's name ends so."""
@@ -171,6 +173,8 @@ class Module:
     """Where the module's functions and classes are defined."""
     line: int = 0
     """The statement of the module's body that runs now."""
+    guarded: set[str] = field(default_factory=set)
+    """Names that are only bound under the main guard."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

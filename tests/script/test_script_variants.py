@@ -50,7 +50,7 @@ def diagnosis(case: dict[str, Any], folder: Path) -> Diagnosis:
     return conclude(Diagnosis(question, replace(target, seen=seen), seen, asked=asked))
 
 
-@pytest.mark.parametrize("case", cases("meeting", "script", "ranks"))
+@pytest.mark.parametrize("case", cases("meeting", "script", "ranks", "mixed"))
 def test_the_cause_comes_first(case: dict[str, Any], tmp_path: Path) -> None:
     causes = [c.cause for c in diagnosis(case, tmp_path).causes]
     assert causes[:1]
