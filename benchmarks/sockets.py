@@ -1,4 +1,6 @@
-"""Listeners, and who has one port, among 10 to 10,000 sockets; against ss and lsof: JSON on stdout.
+"""Listeners, and who has one port, among 10 to 10,000 sockets; against ss and lsof.
+
+    python benchmarks/sockets.py [--counts 10 1000 10000] [--rounds 9]
 
 A tenth of the sockets listen, the others are the two ends of connections, all in one other process.
 """
@@ -6,20 +8,16 @@ A tenth of the sockets listen, the others are the two ends of connections, all i
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shutil
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from measuring import Row, command, in_turn, keep, row
 
 from ddp_assist.probes.network.sockets import LISTEN, on_port, owner, tcp
 
 HOLDER = """
-import resource, socket, sys
+import resource, socket, struct, sys
 count = int(sys.argv[1])
 hard = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], count + 100)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -29,22 +27,11 @@ for number in range((count - len(servers)) // 2):
     server = servers[number % len(servers)]
     held.append(socket.create_connection(server.getsockname()))
     held.append(server.accept()[0])
+    for end in held[-2:]:  # the end of this process leaves nothing in TIME_WAIT
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 print(servers[0].getsockname()[1], flush=True)
 sys.stdin.read()
 """
-
-
-def milliseconds(work: Callable[[], object], times: int) -> dict[str, float]:
-    took = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        took.append((time.perf_counter() - began) * 1000)
-    return {"median": round(statistics.median(took), 3), "best": round(min(took), 3)}
-
-
-def program(*words: str) -> Callable[[], object]:
-    return lambda: subprocess.run(words, capture_output=True, check=True)
 
 
 def whose(port: int) -> int:
@@ -54,53 +41,51 @@ def whose(port: int) -> int:
     return pid
 
 
-def measure(count: int, times: int) -> dict[str, object]:
+def measure(count: int, rounds: int) -> list[Row]:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdin and holder.stdout
         port = int(holder.stdout.readline())
         assert whose(port) == holder.pid
-        asked: dict[str, dict[str, Callable[[], object]]] = {
-            "listeners": {
-                "ours": lambda: tcp(LISTEN),
-                "ss -tln": program("ss", "-tln"),
-                "ss -tlnp": program("ss", "-tlnp"),
-            },
-            "owner": {
-                "ours": lambda: whose(port),
-                "ss -tlnp sport": program("ss", "-tlnp", f"sport = :{port}"),
-            },
+        listeners: dict[str, Callable[[], object]] = {
+            "ours": lambda: tcp(LISTEN),
+            "`ss -tln`": command("ss", "-tln"),
+            "`ss -tlnp`": command("ss", "-tlnp"),
+            "`lsof`": command("lsof", "-nP", "-iTCP", "-sTCP:LISTEN"),
         }
-        if shutil.which("lsof"):
-            asked["listeners"]["lsof"] = program("lsof", "-nP", "-iTCP", "-sTCP:LISTEN")
-            asked["owner"]["lsof"] = program("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN")
-        run: dict[str, object] = {"sockets": len(tcp()), "listeners_here": len(tcp(LISTEN))}
-        for what, ways in asked.items():
-            took = {way: milliseconds(work, times) for way, work in ways.items()}
-            ours = took["ours"]["median"]
-            run[f"{what}_ms"] = took
-            run[f"{what}_over_ours"] = {
-                way: round(each["median"] / ours, 2) for way, each in took.items() if way != "ours"
-            }
+        owners: dict[str, Callable[[], object]] = {
+            "ours": lambda: whose(port),
+            "`ss -tlnp`": command("ss", "-tlnp", f"sport = :{port}"),
+            "`lsof`": command("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN"),
+        }
+        there = len(tcp())
+        rows = [
+            *_rows(f"the listeners among {count:,} sockets", listeners, rounds, sockets=there),
+            *_rows(f"who has a port, among {count:,} sockets", owners, rounds, sockets=there),
+        ]
         holder.stdin.close()
-        return run
+        return rows
 
 
-def main() -> None:
+def _rows(
+    what: str, sides: dict[str, Callable[[], object]], rounds: int, **more: object
+) -> list[Row]:
+    took = in_turn(sides, rounds)
+    shown = "who has" in what and "10,000" in what
+    return [
+        row(what, peer, took["ours"], took[peer], says=what,
+            name="owner" if shown and "ss" in peer else None, **more)
+        for peer in took if peer != "ours"
+    ]  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 1000, 10000])
-    parser.add_argument("--times", type=int, default=9)
-    asked = parser.parse_args()
-    result = {
-        "benchmark": "sockets",
-        "python": sys.version.split()[0],
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "processes": len([name for name in os.listdir("/proc") if name.isdecimal()]),
-        "runs": [measure(count, asked.times) for count in asked.counts],
-    }
-    print(json.dumps(result, indent=1))
+    parser.add_argument("--rounds", type=int, default=9)
+    asked = parser.parse_args(argv)
+    keep("sockets", [r for count in asked.counts for r in measure(count, asked.rounds)])
 
 
 if __name__ == "__main__":

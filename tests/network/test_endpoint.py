@@ -235,11 +235,12 @@ def test_from_another_host_without_any_right(
     rules(
         one, chain("tcp dport 1024-65535 drop", "tcp dport 81 reject with icmpx admin-prohibited")
     )
-    at = ((NODE0, 80), (NODE0, 81), (NODE0, 29500), (AWAY, 29500))
+    at = ((NODE0, 80), (NODE0, 81), (NODE0, 29500), (GONE, 29500), (AWAY, 29500))
     found = ask_elsewhere(["ip", "netns", "exec", two, *AS_NOBODY], *MODULES, at=at)
     seen = {key for key in found if key.startswith(("endpoint.", "firewall.", "data-ports."))}
     assert seen == {
         "endpoint.refused", "endpoint.unreachable", "endpoint.no-answer", "endpoint.no-route",
+        "endpoint.nobody-there",
         "firewall.open", "firewall.rejects", "firewall.drops", "data-ports.blocked",
         "data-ports.unknown",
     }  # fmt: skip
