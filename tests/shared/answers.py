@@ -6,18 +6,20 @@ a test sets is no replacement.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ddp_assist.probes import runner
-from ddp_assist.probes.model import Finding
+from ddp_assist.probes.catalogue import probes
+from ddp_assist.probes.model import Finding, Target
 
+Look = Callable[[Target], Iterable[Finding]]
 real: dict[str, set[str]] = {}
 """Finding keys, and the users (`root`, `nobody`) that they were told to."""
 pretended: set[str] = set()
@@ -48,12 +50,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: looks at what all other tests heard")
-    ordered, setattr_ = runner.in_order, pytest.MonkeyPatch.setattr
-
-    def in_order(*given: Any) -> tuple[Finding, ...]:
-        found = ordered(*given)
-        note((f.key for f in found), os.geteuid())
-        return found
+    setattr_ = pytest.MonkeyPatch.setattr
+    for probe in probes():
+        object.__setattr__(probe, "look", _heard(probe.look))
 
     def replacing(self: pytest.MonkeyPatch, *given: Any, **more: Any) -> None:
         global _replaced
@@ -63,8 +62,17 @@ def pytest_configure(config: pytest.Config) -> None:
         _replaced = _replaced or (ours and not inspect.isclass(given[-1]) and callable(given[-1]))
         setattr_(self, *given, **more)
 
-    runner.in_order = in_order
     pytest.MonkeyPatch.setattr = replacing  # type: ignore[method-assign]
+
+
+def _heard(look: Look) -> Look:
+    @functools.wraps(look)
+    def looking(target: Target) -> Iterator[Finding]:
+        for finding in look(target):
+            note([finding.key], os.geteuid())
+            yield finding
+
+    return looking
 
 
 def pytest_sessionfinish() -> None:
