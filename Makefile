@@ -37,7 +37,7 @@ proof: $(VENV)/.dev
 	  $(BIN)/python -m pytest tests/live -q $(PYTEST)
 
 bench: $(VENV)/.dev
-	for part in $(or $(PART),start check processes sockets text script trials logs fleet); do \
+	for part in $(or $(PART),start check processes sockets jobs text script trials logs fleet); do \
 	  echo "== $$part"; PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
 	done
 

@@ -92,7 +92,7 @@ class Stack:
 
     @property
     def in_rendezvous(self) -> bool:
-        return self.waits_in == "init_process_group"
+        return self.waits_in in ("init_process_group", "TCPStore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +237,8 @@ def _by_source(pid: int, file: str, line: object) -> tuple[str, Phase]:
         return "", ""
     lines = source(file) or source(f"/proc/{pid}/root{file}")
     text = lines[line - 1] if 0 < line <= len(lines) else ""
+    if re.search(r"\bTCPStore\s*\(", text):
+        return "TCPStore", "rendezvous"
     if STORE_CALLS.search(text):
         return "", "store"
     if LOCK_LINE.search(text):

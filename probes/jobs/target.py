@@ -6,13 +6,17 @@ import os
 import shutil
 import stat
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ddp_assist.probes.host.processes import Process, look, read, snapshot
+from ddp_assist.probes.jobs.find import Job
 from ddp_assist.probes.jobs.job import job_of
 from ddp_assist.probes.launch.plan import Launch, LaunchError, joined
 from ddp_assist.probes.launch.read import read_launch
 
+RECORDERS = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -86,13 +90,32 @@ def way_in(pid: int) -> list[str] | None:
 
 
 def logs_of(pid: int) -> tuple[str, ...]:
-    """The files that a live job writes its output to, itself or through tee.
+    """The files that a live job writes its output to, itself or through tee, and what its flight
+    recorders wrote.
 
     A file that is appended to may hold earlier runs, whose errors are not this job's: left out.
     """
     job = job_of(pid)
-    if job is None:
-        return ()
+    return () if job is None else (*_outputs(job), *_recorders(job))[:128]
+
+
+def _recorders(job: Job) -> Iterator[str]:
+    """Dumps of the ranks' flight recorders that are younger than the ranks."""
+    for rank in job.ranks[:64]:
+        cache = rank.env.get("XDG_CACHE_HOME") or f"{rank.env.get('HOME', '')}/.cache"
+        stems = [rank.env[name] for name in RECORDERS if rank.env.get(name)]
+        for stem in stems or [f"{cache}/torch/comm_lib_trace_rank_"]:
+            path = f"{stem}{rank.rank}"
+            try:
+                kind = os.stat(path)
+            except (OSError, ValueError):
+                continue
+            young = kind.st_mtime > time.time() - rank.process.age()
+            if stat.S_ISREG(kind.st_mode) and young and os.access(path, os.R_OK):
+                yield path
+
+
+def _outputs(job: Job) -> tuple[str, ...]:
     members = [r.process for r in job.ranks[:64]] + ([job.launcher] if job.launcher else [])
     ends = [(f"{p.path}/fd/{fd}", f"{p.path}/fdinfo/{fd}") for p in members for fd in (1, 2)]
     pipes = {where for fd, _ in ends if (where := _link(fd)).startswith("pipe:")}

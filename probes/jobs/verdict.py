@@ -463,7 +463,8 @@ def _at_rest(scene: Scene, still: bool) -> Finding:
     here = f"{len(scene.doing)} ranks of {scene.job.world_size or '?'}: {words}"
     if not scene.doing:
         return _finding(scene, "meeting", "a launcher without ranks: it waits, or has just started")
-    if all(d.waits or d.state == "idle" for d in scene.doing):
+    in_own_code = scene.doing and not scene.waiting and len(scene.at) == len(scene.alive)
+    if not in_own_code and all(d.waits or d.state == "idle" for d in scene.doing):
         if not still:
             return _finding(scene, "waits-briefly", f"nothing stands still: {here}")
         return _finding(scene, "meeting", f"all ranks wait: {words}")

@@ -124,6 +124,8 @@ class Gang:
         """Closed connections that the kernel still remembers."""
         return sum(self.port in (s.port, s.peer_port) and s.state == "time-wait" for s in tcp())
 
+    until = staticmethod(until)
+
     def until_joined(self, clients: int) -> None:
         until(lambda: self.connections() >= clients)
 

@@ -311,3 +311,24 @@ def test_a_rank_that_left_while_others_go_on_is_no_hang(gang) -> None:  # type: 
     gang.ranks(LEFT, 2)
     found = gang.shows("rank-missing")
     assert found.data["missing"] == [1]
+
+
+RECORDED = JOIN + """
+from torch._C._distributed_c10d import _dump_fr_trace_json
+for n in range(3 if rank == 1 else 4):
+    work = dist.all_reduce(x, async_op=True)
+    n < 3 and work.wait()
+with open(os.environ["TORCH_FR_DUMP_TEMP_FILE"] + str(rank), "wb") as f:
+    dump = _dump_fr_trace_json(True, False)
+    f.write(dump if isinstance(dump, bytes) else dump.encode())
+time.sleep(600)
+"""
+
+
+def test_what_the_flight_recorders_of_a_live_job_wrote_is_read(gang, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    gang.before = ("env", f"TORCH_FR_DUMP_TEMP_FILE={tmp_path}/fr_")
+    gang.ranks(RECORDED, 2)
+    gang.until(lambda: all((tmp_path / f"fr_{n}").exists() for n in (0, 1)))
+    said = gang.diagnosed()
+    behind = next(f for f in said["findings"] if f["probe"] == "flight-recorder")
+    assert (behind["outcome"], behind["data"]["rank"]) == ("rank-behind", 1)

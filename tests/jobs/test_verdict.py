@@ -139,3 +139,10 @@ def test_the_hosts_own_table_tells_how_many_came_from_elsewhere() -> None:
     (found,) = judge(replace(scene, doing=(first, scene.doing[1])), still=True)
     assert (found.outcome, found.data["missing"]) == ("rank-absent", [2, 3])
     assert "2 of 4 joined" in found.sentence
+
+
+def test_ranks_that_sleep_in_their_own_code_wait_for_nobody() -> None:
+    scene = scene_of([ELSEWHERE, ELSEWHERE], ["idle", "idle"], 2, 600.0)
+    assert {f.outcome for f in judge(scene, still=True)} == {"healthy"}
+    unseen = scene_of([None, None], ["idle", "idle"], 2, 600.0)
+    assert {f.outcome for f in judge(unseen, still=True)} == {"meeting"}
