@@ -120,10 +120,6 @@ class Gang:
         """How many connections the store has."""
         return sum(s.port == self.port and s.state == "established" for s in tcp())
 
-    def time_waits(self) -> int:
-        """Closed connections that the kernel still remembers."""
-        return sum(self.port in (s.port, s.peer_port) and s.state == "time-wait" for s in tcp())
-
     until = staticmethod(until)
 
     def until_joined(self, clients: int) -> None:

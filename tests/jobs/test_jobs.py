@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,16 +75,19 @@ def test_a_look_into_the_store_names_who_lacks_and_changes_nothing(gang: Any, li
     assert gang.output.count("sum 3.0") == 3
 
 
-def test_without_a_yes_nobody_connects_to_the_store(gang: Any) -> None:
-    """The kernel's table has no socket of ours on the port while the job is diagnosed."""
+@pytest.mark.needs("strace")
+def test_without_a_yes_nobody_connects_to_the_store(gang: Any, tmp_path: Path) -> None:
     gang.ranks(MEET, 3, but=[1])
     gang.shows("rank-missing")
     gang.until_joined(2)
-    before = gang.connections(), gang.time_waits()
-    said = gang.diagnosed()
+    before = gang.connections()
+    calls = tmp_path / "calls"
+    said = gang.diagnosed("strace", "-f", "-o", str(calls), "-e", "trace=connect")
     assert said["causes"][0]["id"] == "rank-never-started"
     assert "store-peek" not in {f["probe"] for f in said["findings"]}
-    assert (gang.connections(), gang.time_waits()) == before
+    assert gang.connections() == before
+    assert "connect(" in calls.read_text()
+    assert f"htons({gang.port})" not in calls.read_text()
 
 
 def test_what_is_no_store_is_not_taken_for_one() -> None:
