@@ -87,6 +87,7 @@ def target_of(question: Question) -> Target:
         logs=question.logs or (logs_of(question.job) if question.job is not None else ()),
         job=question.job,
         may_touch=question.may_touch,
+        beside=question.beside,
         python=question.python,
         env=env,
         cwd=plan.cwd if plan else question.cwd,

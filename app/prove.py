@@ -110,6 +110,8 @@ def look_again(
                 python=diagnosis.question.python,
                 env=diagnosis.question.env,
                 cwd=diagnosis.question.cwd,
+                may_touch=diagnosis.question.may_touch,
+                beside=diagnosis.question.job,
             ),
             cancel=cancel,
         )

@@ -22,6 +22,8 @@ class Question:
     symptom: str | None = None
     may_touch: bool = False
     """The user said yes to a connection to the store of his live job."""
+    beside: int | None = None
+    """A live job that is not what is asked about, but whose store is not to be touched either."""
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path = field(default_factory=here)
 

@@ -78,6 +78,8 @@ class Target:
     backend: str | None = None
     may_touch: bool = False
     """The user said yes to a connection to the store of his live job."""
+    beside: int | None = None
+    """A live job that is not what is looked at, but whose store is not to be touched either."""
     seen: tuple[Finding, ...] = ()
     """What earlier probes found: a later one may look where a log or a script pointed."""
 

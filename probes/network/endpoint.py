@@ -148,7 +148,7 @@ def _known(target: Target, address: Address, port: int, ours: bool) -> Spoken | 
 
     While all ranks still try to meet, a connection of theirs proves no store at its other end.
     """
-    if target.job is None or target.may_touch:
+    if target.may_touch or (target.job is None and target.beside is None):
         return None
     meeting = bool(target.found("job.meeting"))
     for found in tcp():
