@@ -102,6 +102,8 @@ class Shell(App[int]):
 
     def _handle_exception(self, error: Exception) -> None:
         """Textual would print the locals of every frame, and with them the user's secrets."""
+        if self._exit:
+            return  # what fails to be drawn on the way out is missed by nobody
         from ddp_assist.app.report.crash import write_crash
 
         self.crash = write_crash(error, sys.argv)

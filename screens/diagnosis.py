@@ -59,11 +59,17 @@ class DiagnosisScreen(Framed):
             self.wanted = None
         rows = self.query_one(Rows)
         rows.show([f"{r.certainty.upper():<9} {page(r.cause).title}" for r in self.causes[:SHOWN]])
-        if self.wanted and not rows.moved:
-            place = [r.cause for r in self.causes[:SHOWN]]
-            rows.select(place.index(self.wanted) if self.wanted in place else 0, by_hand=False)
+        if not rows.moved:
+            rows.select(self._first(), by_hand=False)
         self.query_one("#answer", Line).say(self._answer())
         self._about()
+
+    def _first(self) -> int:
+        """The cause that the walk led to; without one, the first that is certain."""
+        for place, ranked in enumerate(self.causes[:SHOWN]):
+            if ranked.cause == self.wanted or (not self.wanted and ranked.certainty == "certain"):
+                return place
+        return 0
 
     def _other(self, cause: str) -> None:
         """A cause the user chose and nothing speaks for: its page is what there is."""

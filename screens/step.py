@@ -84,7 +84,12 @@ class StepScreen(Framed):
             return "Seen, so this is the way (enter takes it; arrows or a number override):"
         if self.session.looking:
             return "Still looking. You can answer yourself (arrows or a number):"
+        if self._is_certain():
+            return "Nothing decides it here, but elsewhere a cause is certain (enter shows it):"
         return "Nothing seen decides it. The usual order (enter takes the first):"
+
+    def _is_certain(self) -> bool:
+        return any(ranked.certainty == "certain" for ranked in self.session.causes)
 
     def _evidence(self) -> None:
         rows = self.query_one("#probes", Rows)
@@ -111,7 +116,13 @@ class StepScreen(Framed):
             self.post_message(Went(self.choices[index].to))
 
     def action_next(self) -> None:
-        self._go(self.query_one("#ways", Rows).cursor)
+        """The marked way; where it is only the usual one, what was seen for certain goes first."""
+        ways = self.query_one("#ways", Rows)
+        guessed = not ways.moved and not any(choice.seen for choice in self.choices)
+        if guessed and self._is_certain():
+            self.call_later(self.run_action, "app.diagnosis")
+        else:
+            self._go(ways.cursor)
 
     def action_skip(self) -> None:
         """Past this question: the next one below it, or what is known so far."""

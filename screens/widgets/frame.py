@@ -165,7 +165,11 @@ class Framed(Screen[None]):
 
     def on_resize(self) -> None:
         """What is cut or wrapped depends on the width that the layout gives."""
-        self.call_after_refresh(self.show)
+        self.call_after_refresh(self._again)
+
+    def _again(self) -> None:
+        if self.is_attached and self.is_running:
+            self.show()
 
     def on_screen_resume(self) -> None:
         self.query_one(Head).say(self.head())
