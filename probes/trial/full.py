@@ -15,6 +15,7 @@ from ddp_assist.probes.trial.verdict import Course
 WILDCARD = (
     "torchrun opens its own store, which listens on every interface while the trial runs"
 )  # fmt: skip
+OWN_PROC = "CUDA looks its own process up in /proc, where a namespace has another number for it"
 NO_NAMESPACE = (
     "no PID namespace could be had ({why}): if ddp-assist and its guard are both killed, ranks end "
     "by their own lifeline"
@@ -36,7 +37,10 @@ def run_under_torchrun(
         return (*run, str(CHILDREN / "rank.py"), str(shelter / "plan.json"))
 
     course.note(WILDCARD)
-    guard = Guard(python, env, spec.cwd, spec.deadline + 1.0, command, namespace=True)
+    inside = spec.backend != "nccl"
+    if not inside:
+        course.note(NO_NAMESPACE.format(why=OWN_PROC))
+    guard = Guard(python, env, spec.cwd, spec.deadline + 1.0, command, namespace=inside)
     log = ""
     try:
         # Opened for writing too, so that it never reads as ended while ranks come and go.
@@ -59,12 +63,12 @@ def run_under_torchrun(
 
 def _hear(guard: Guard, course: Course, until: float, cancel: threading.Event | None) -> None:
     for event in guard.events(until + 0.5, cancel):
+        if event["event"] != "noise" and ("python", None) not in course.stages:
+            course.tell(Stage("python"))  # it runs the guard, which speaks, or a rank
         if event["event"] == "ended":
             return
-        if event["event"] == "namespace":
-            course.tell(Stage("python"))
-            if not event.get("have"):
-                course.note(NO_NAMESPACE.format(why=str(event.get("why"))[:100]))
+        if event["event"] == "namespace" and not event.get("have"):
+            course.note(NO_NAMESPACE.format(why=str(event.get("why"))[:100]))
         if event["event"] == "stage" and ("rendezvous", None) not in course.stages:
             course.tell(Stage("rendezvous"))  # the agents have met, for a rank speaks
         course.hear(event)

@@ -14,7 +14,9 @@ from ddp_assist.probes.trial.spec import STAGES, Stage, TrialResult, TrialSpec
 OnStage = Callable[[Stage], None]
 ONCE = ("python", "torch-import", "backend", "name", "listen")
 """Stages that are asked once for all ranks; with NCCL each rank has a word about the backend."""
-UNDER_TORCHRUN = ("python", "rendezvous", "torch-import", "group", "all-reduce", "clean-up")
+UNDER_TORCHRUN = (
+    "python", "rendezvous", "torch-import", "backend", "group", "all-reduce", "clean-up",
+)  # fmt: skip
 """There the agents meet first, and every rank is a fresh process."""
 
 
@@ -125,7 +127,8 @@ class Course:
     def wanted(self) -> list[str]:
         """The stages of this trial, in their order."""
         if self.spec.torchrun:
-            return list(UNDER_TORCHRUN)
+            nccl = self.spec.backend == "nccl"
+            return [stage for stage in UNDER_TORCHRUN if nccl or stage != "backend"]
         skipped = {"group", "all-reduce"} if self.spec.backend == "store" else set()
         if self.spec.init == "file" or 0 not in self.ranks:
             skipped.add("listen")
@@ -232,7 +235,10 @@ def _sentence(result: TrialResult, reason: str) -> str:
         return f"{many} of {with_what} {did}{at} ({result.seconds:.1f} s)"
     who = ""
     if result.missing:
-        numbers = ", ".join(map(str, result.missing))
-        who = f"; rank {numbers} is missing" if len(result.missing) == 1 else (
-            f"; ranks {numbers} are missing")  # fmt: skip
+        one = len(result.missing) == 1
+        who = f"; {'rank' if one else 'ranks'} {', '.join(map(str, result.missing))} "
+        if result.kind in CONSEQUENCES:
+            who += "is missing" if one else "are missing"
+        else:
+            who += "failed there"
     return f"{many} of {with_what} did not get through {result.outcome}{who}: {reason}"

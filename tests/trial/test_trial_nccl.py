@@ -206,3 +206,15 @@ def test_what_a_trial_takes_is_told_before() -> None:
 def test_a_list_of_gpus_fits_the_ranks(gpus: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match="each of the 2 ranks"):
         TrialSpec(backend="nccl", gpus=gpus)
+
+
+@pytest.mark.parametrize(("ranks", "outcome", "missing"), [(1, "joined", ()), (2, "backend", (1,))])
+def test_under_torchrun(tmp_path: Path, ranks: int, outcome: str, missing: tuple[int, ...]) -> None:
+    """One GPU: a second rank finds none, and it is that which is told."""
+    recording = tmp_path / "recording.json"
+    recording.write_text(json.dumps({"gpus": 1}))
+    env = {"PYTHONPATH": str(HERE / "gpus"), "GPUS": str(recording)}
+    options = ("--standalone", f"--nproc-per-node={ranks}")
+    result = run_trial(TrialSpec("nccl", ranks, env=env, torchrun=options, deadline=60))
+    assert (result.outcome, result.missing) == (outcome, missing), result.sentence
+    assert any("/proc" in note for note in result.notes)  # CUDA finds itself in no PID namespace

@@ -56,7 +56,7 @@ def init_cuda() -> None:
 
 
 def init_process_group(backend: str, device_id: object = None, **more: Any) -> None:
-    me["rank"] = more["rank"]
+    me["rank"] = int(more.get("rank", os.environ.get("RANK", "0")))
     assert (backend, os.environ["NCCL_DEBUG"]) == ("nccl", "INFO")
     for line in recording().get("log", {}).get(str(me["rank"]), "").splitlines():
         print(line, flush=True)
