@@ -7,12 +7,15 @@ import mmap
 import secrets
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ddp_assist.probes.trial.children import leftovers
 from ddp_assist.probes.trial.guarded import CHILDREN
+from ddp_assist.probes.trial.spec import TrialSpec
+from ddp_assist.probes.trial.warm import WarmTorch
 
 SHM = Path("/dev/shm")
 SCRIPTS = sorted(path for path in CHILDREN.glob("*.py") if path.stem != "__init__")
@@ -58,3 +61,27 @@ def test_shared_memory_from_before_the_trial_is_not_ours() -> None:
     swept = leftovers.sweep(time.time() + 1)
     before.unlink()
     assert swept == []
+
+
+@pytest.fixture(scope="module")
+def old() -> Iterator[WarmTorch]:
+    """A torch with the stores of 1.13."""
+    with WarmTorch(env={"PYTHONPATH": str(Path(__file__).parent / "old")}) as torch:
+        yield torch
+
+
+def test_an_old_torch_hosts_its_own_store_and_that_is_said(old: WarmTorch) -> None:
+    result = old.run_trial(TrialSpec(nproc=3, env=old.env, deadline=60))
+    assert result.joined, result.sentence
+    assert any("listens on every interface" in note for note in result.notes)
+
+
+def test_an_old_torch_is_tried_on_loopback_only(old: WarmTorch) -> None:
+    """0.0.0.0 stands for an address of this host that is not loopback."""
+    result = old.run_trial(TrialSpec(addr="0.0.0.0", env=old.env))
+    assert (result.outcome, result.kind) == ("listen", "old-torch")
+
+
+def test_an_old_torch_names_the_rank_that_is_missing(old: WarmTorch) -> None:
+    result = old.run_trial(TrialSpec(nproc=4, ranks=(0, 1, 3), env=old.env, deadline=5))
+    assert (result.outcome, result.kind, result.missing) == ("rendezvous", "absent", (2,))

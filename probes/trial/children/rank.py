@@ -173,22 +173,20 @@ def torch_version(torch: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in str(torch.__version__).split(".")[:2])
 
 
-def connect(dist: Any, version: Any, plan: Plan, listener: int | None) -> Any:
-    """The store, through our own listening socket where this rank is the one that hosts it."""
+def connect(dist: Any, version: Any, plan: Plan, hosts: bool, listener: int | None) -> Any:
+    """The store, through our own listening socket where this rank is the one that hosts it.
+
+    A torch that cannot be given one hosts it without."""
     if plan["init"] == "file":
         return dist.FileStore(plan["file"], plan["world"])
     wait = remaining(plan, 3.0) / 2.2  # torch tries for up to twice the time it is given
-    more = {"wait_for_workers": False, "timeout": max(wait, datetime.timedelta(seconds=1))}
-    if listener is not None:
-        try:
-            return dist.TCPStore(plan["addr"], plan["port"], plan["world"], True,
-                                 master_listen_fd=listener, **more)
-        except TypeError:  # before torch 2.0 a store cannot be given a socket
-            if not plan["ip"].startswith("127."):
-                raise Refused("old-torch", "this torch cannot listen on one address only, so a "
-                              "trial is possible on 127.0.0.1 alone") from None
-            os.close(listener)
-            return dist.TCPStore(plan["addr"], plan["port"], plan["world"], True, **more)
+    more: dict[str, Any] = {
+        "wait_for_workers": False, "timeout": max(wait, datetime.timedelta(seconds=1)),
+    }  # fmt: skip
+    if hosts:
+        if listener is not None:
+            more["master_listen_fd"] = listener
+        return dist.TCPStore(plan["addr"], plan["port"], plan["world"], True, **more)
     if 0 not in plan["ranks"] and version >= (2, 2):
         # torch waits without end for a web server or a silent program to speak its language.
         patience = remaining(plan, 3.0).total_seconds() / 3
@@ -197,7 +195,7 @@ def connect(dist: Any, version: Any, plan: Plan, listener: int | None) -> Any:
             raise seen
     try:
         return dist.TCPStore(plan["addr"], plan["port"], plan["world"], False, **more)
-    except (RuntimeError, ValueError) as problem:
+    except (RuntimeError, ValueError, OSError) as problem:  # before 2.0 a TimeoutError
         seen = what_answers(plan["addr"], plan["port"], 1.0) or Refused(
             "other-store", "a store answers there, but not the way this torch expects")
         raise Refused(seen.kind, f"{seen} (torch: {str(problem)[:300]})") from None
@@ -215,8 +213,11 @@ def meet(store: Any, plan: Plan, rank: int) -> None:
     try:
         store.wait(wanted, remaining(plan))
     except RuntimeError as problem:
-        absent = [r for r in range(plan["world"]) if not present(store, wanted[r])]
-        raise Refused("absent", f"ranks {absent} did not come "
+        who = "not all ranks came"  # before 2.0 a store can't be asked which
+        if hasattr(store, "check"):
+            absent = [r for r in range(plan["world"]) if not present(store, wanted[r])]
+            who = f"ranks {absent} did not come"
+        raise Refused("absent", f"{who} "
                       f"(torch: {str(problem).partition(', keys:')[0][:200]})") from None
     for other, key in enumerate(wanted):
         if store.get(key).decode("utf-8", "replace") != proof(plan, other):
@@ -284,10 +285,10 @@ def play(plan: Plan, rank: int, listener: int | None, teller: Teller) -> None:
     device: Any = Cpu()
     if plan["backend"] == "nccl":
         device = Gpu(torch, plan, rank, plan["gpus"][plan["ranks"].index(rank)], teller)
+    host = rank == 0 and plan["init"] != "file"
     with teller.stage("connect"):
-        raw = connect(dist, torch_version(torch), plan, listener)
+        raw = connect(dist, torch_version(torch), plan, host, listener)
         store = dist.PrefixStore(plan["key"], raw)
-    host = listener is not None
     try:
         with teller.stage("rendezvous"):
             meet(store, plan, rank)

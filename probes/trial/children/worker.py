@@ -18,6 +18,8 @@ from typing import Any, Dict  # noqa: UP035 - Python 3.8
 
 Plan = Dict[str, Any]  # noqa: UP006 - Python 3.8
 HERE = os.path.dirname(os.path.abspath(__file__))
+OWN_STORE = ("this torch is too old to be given our socket: it opens its own store, which listens "
+             "on every interface while the trial runs")  # fmt: skip
 PATIENCE = 1.5
 """Seconds that the others have to say what they see after the first rank has failed."""
 
@@ -75,6 +77,11 @@ def listen(family: int, where: Any, world: int) -> socket.socket:
     listener.bind(where)
     listener.listen(max(64, world))
     return listener
+
+
+def takes_a_socket(torch: Any) -> bool:
+    """From 2.1 on a store can be given one; its signature is only found in what it tells of it."""
+    return "master_listen_fd" in str(torch.distributed.TCPStore.__init__.__doc__)
 
 
 class Ranks:
@@ -194,6 +201,13 @@ def hold(
         with teller.stage("listen") as facts:
             listener = listen(family, where, plan["world"])
             facts["port"] = plan["port"] = listener.getsockname()[1]
+            if not takes_a_socket(torch):
+                listener.close()
+                listener, plan["own_store"] = None, True
+                if not plan["ip"].startswith("127."):
+                    raise rank_module.Refused("old-torch", f"torch {torch.__version__} cannot be "
+                                              "given a socket, and listens on every interface")
+                teller.say(event="note", note=OWN_STORE)
     fork = threads() == 1
     if not fork:
         teller.say(event="note", note="torch started threads on import, so that forking is not "
