@@ -1,6 +1,6 @@
 """What a trial costs, beside the same all_reduce under torchrun and `accelerate test`.
 
-    python benchmarks/trials.py [--rounds 5] [--ranks 2,4,8,16] [--json FILE]
+    python benchmarks/trials.py [--rounds 5] [--ranks 2,4,8,16] [--accelerate PATH] [--json FILE]
 
 Everything is measured in one run, alternating, so that a busy machine is busy for all of them.
 """
@@ -27,6 +27,8 @@ from ddp_assist.probes.trial.spec import TrialSpec
 from ddp_assist.probes.trial.warm import WarmTorch
 
 WARM = {"BENCH": "warm"}
+SLOW = 2
+"""Ranks up to which `accelerate test` is asked: it trains a model, several times."""
 SCRIPT = """
 import torch, torch.distributed as dist
 dist.init_process_group("gloo")
@@ -89,7 +91,7 @@ def command(*argv: str) -> Callable[[], object]:
 
 
 def contenders(
-    ranks: int, script: str, warm: WarmTorch
+    ranks: int, script: str, warm: WarmTorch, accelerate: str | None
 ) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {
         "warm trial": lambda: joined(warm.run_trial(TrialSpec(nproc=ranks, env=WARM))),
@@ -99,23 +101,22 @@ def contenders(
             f"--nproc-per-node={ranks}", script,
         ),
     }  # fmt: skip
-    accelerate = shutil.which("accelerate", path=os.path.dirname(sys.executable))
-    if accelerate and ranks == 2:
+    if accelerate and ranks <= SLOW:
         found["accelerate test, CPU"] = command(
-            accelerate, "launch", "--cpu", "--num_processes=2", "-m",
+            accelerate, "launch", "--cpu", f"--num_processes={ranks}", "-m",
             "accelerate.test_utils.scripts.test_script",
         )  # fmt: skip
     return found
 
 
-def measure(rounds: int, sizes: list[int]) -> list[dict[str, Any]]:
+def measure(rounds: int, sizes: list[int], accelerate: str | None) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as tmp, WarmTorch(env=WARM) as warm:
         script = os.path.join(tmp, "all_reduce.py")
         Path(script).write_text(SCRIPT)
-        joined(warm.run_trial(TrialSpec(env=WARM)))  # torch is there from here on
+        joined(warm.run_trial(TrialSpec(env=WARM, deadline=60)))  # torch is there from here on
         for ranks in sizes:
-            chosen = contenders(ranks, script, warm)
+            chosen = contenders(ranks, script, warm, accelerate)
             times: dict[str, list[float]] = {name: [] for name in chosen}
             for _ in range(rounds):
                 for name, what in chosen.items():
@@ -136,9 +137,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ranks", default="2,4,8,16")
+    beside = shutil.which("accelerate", path=os.path.dirname(sys.executable))
+    parser.add_argument("--accelerate", default=beside, help="where there is one: it is no need")
     parser.add_argument("--json")
     asked = parser.parse_args()
-    rows = measure(asked.rounds, [int(n) for n in asked.ranks.split(",")])
+    sizes = [int(n) for n in asked.ranks.split(",")]
+    rows = measure(asked.rounds, sizes, asked.accelerate)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
           f"load {os.getloadavg()[0]:.1f}")  # fmt: skip
     print(f"{'ranks':>5}  {'what':<24}{'median s':>10}{'least s':>10}{'x torchrun':>12}{'MB':>7}")

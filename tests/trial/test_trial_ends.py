@@ -271,7 +271,8 @@ def test_sockets_listen_on_the_chosen_address_only(lab: Any, libuv: str) -> None
             heard.update(lab.listening(lab.marked(f"LOOKED_AT={token}")))
             seen.set()
 
-    spec = TrialSpec(ranks=(0,), key="0" * 32, env={"USE_LIBUV": libuv, "LOOKED_AT": token})
+    env = {"USE_LIBUV": libuv, "LOOKED_AT": token}
+    spec = TrialSpec(ranks=(0,), key="0" * 32, deadline=60, env=env)
     try:
         result = run_trial(spec, look, seen)
     finally:

@@ -21,7 +21,7 @@ import pytest
 
 from ddp_assist.probes.trial.picture import render
 from ddp_assist.probes.trial.run import run_trial
-from ddp_assist.probes.trial.spec import STAGES, SpecError, Stage, TrialSpec
+from ddp_assist.probes.trial.spec import STAGES, SpecError, Stage, TrialResult, TrialSpec
 from ddp_assist.probes.trial.warm import WarmTorch
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, for a namespace or a limit")
@@ -35,18 +35,23 @@ def warm() -> Iterator[WarmTorch]:
         yield torch
 
 
+def cold(**asked: Any) -> TrialResult:
+    """A trial in a process of its own, with time to import torch on a machine that is busy."""
+    return run_trial(TrialSpec(**{"deadline": 60, **asked}))
+
+
 # -- what is asked of the interpreter ------------------------------------------------------------
 
 
 def test_interpreter_does_not_exist() -> None:
-    result = run_trial(TrialSpec(python="/no/such/python"))
+    result = cold(python="/no/such/python")
     assert (result.outcome, result.kind) == ("python", "not-started")
     assert "does not exist" in result.sentence and "--python" in result.sentence
 
 
 @pytest.mark.parametrize("program", ["/bin/true", "/bin/cat", "/bin/ls"])
 def test_interpreter_is_not_python(program: str) -> None:
-    result = run_trial(TrialSpec(python=program, deadline=5))
+    result = cold(python=program, deadline=5)
     assert (result.outcome, result.kind) == ("python", "not-python")
 
 
@@ -54,14 +59,14 @@ def test_interpreter_is_no_program(tmp_path: Path) -> None:
     text = tmp_path / "python"
     text.write_text("not a program")
     text.chmod(0o755)
-    assert run_trial(TrialSpec(python=str(text))).outcome == "python"
+    assert cold(python=str(text)).outcome == "python"
 
 
 def test_interpreter_has_no_torch(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True
     )
-    result = run_trial(TrialSpec(python=str(tmp_path / "bare" / "bin" / "python")))
+    result = cold(python=str(tmp_path / "bare" / "bin" / "python"))
     assert (result.outcome, result.kind) == ("torch-import", "no-torch")
     assert "install torch" in result.sentence
 
@@ -75,7 +80,7 @@ def test_torch_is_broken_and_its_first_error_is_told(tmp_path: Path) -> None:
         "except OSError as first:\n"
         "    raise ImportError('torch could not be imported') from first\n"
     )
-    result = run_trial(TrialSpec(env={"PYTHONPATH": str(tmp_path)}))
+    result = cold(env={"PYTHONPATH": str(tmp_path)})
     assert (result.outcome, result.kind) == ("torch-import", "library-missing")
     assert "libcudnn.so.9" in result.sentence
 
@@ -86,7 +91,7 @@ def test_foreign_words_reach_no_terminal(tmp_path: Path) -> None:
         "sys.stderr.write('\\x1b[2J log')\n"
         "raise ImportError('\\x1b]52;c;eA==\\x07 [rank0] gone')\n"
     )
-    result = run_trial(TrialSpec(env={"PYTHONPATH": str(tmp_path)}))
+    result = cold(env={"PYTHONPATH": str(tmp_path)})
     assert result.outcome == "torch-import" and "[rank0] gone" in result.sentence
     shown = render(result) + result.log + json.dumps(result.as_json(), ensure_ascii=False)
     assert not [c for c in shown if ord(c) < 32 and c != "\n"]
@@ -96,7 +101,7 @@ def test_the_working_directory_is_not_imported_from(tmp_path: Path) -> None:
     for name in ("torch", "json", "socket"):
         text = f"open({str(tmp_path / 'marker')!r}, 'w')\nraise ImportError('hostile')\n"
         (tmp_path / f"{name}.py").write_text(text)
-    assert run_trial(TrialSpec(cwd=str(tmp_path), backend="store")).joined
+    assert cold(cwd=str(tmp_path), backend="store").joined
     assert not (tmp_path / "marker").exists()
 
 
@@ -149,7 +154,7 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
             link.close()
 
 
-def joining(port: int, deadline: float = 5.0, **more: Any) -> TrialSpec:
+def joining(port: int, deadline: float = 30.0, **more: Any) -> TrialSpec:
     """Rank 1 of two, whose store is elsewhere."""
     return TrialSpec(port=port, ranks=(1,), key="0" * 32, deadline=deadline, **more)
 
@@ -157,7 +162,7 @@ def joining(port: int, deadline: float = 5.0, **more: Any) -> TrialSpec:
 def test_nobody_listens(warm: WarmTorch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    result = warm.run_trial(joining(port))
+    result = warm.run_trial(joining(port, deadline=6))
     assert (result.outcome, result.kind, result.missing) == ("connect", "refused", (1,))
 
 
@@ -197,7 +202,7 @@ from ddp_assist.probes.trial.run import TrialSpec, run_trial
 for line in {commands!r}:
     subprocess.run(line.split(), check=True)
 if __name__ == "__main__":
-    result = run_trial(TrialSpec(**{spec!r}))
+    result = run_trial(TrialSpec(**{{"deadline": 60, **{spec!r}}}))
     print(json.dumps([result.outcome, result.kind, result.missing, result.sentence]))
 """
 
@@ -389,7 +394,7 @@ from ddp_assist.probes.trial.picture import render
 from ddp_assist.probes.trial.run import TrialSpec, run_trial
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_NPROC, ({limit}, {limit}))
-    result = run_trial(TrialSpec())
+    result = run_trial(TrialSpec(deadline=60))
     print(json.dumps([result.outcome, result.kind, result.sentence]))
 """
 
@@ -414,7 +419,7 @@ import json
 from ddp_assist.probes.trial.picture import render
 from ddp_assist.probes.trial.run import TrialSpec, run_trial
 if __name__ == "__main__":
-    result = run_trial(TrialSpec())
+    result = run_trial(TrialSpec(deadline=60))
     print(json.dumps([result.outcome, result.kind, result.sentence]))
 """
 
@@ -446,7 +451,7 @@ def test_a_trial_ends_at_its_deadline(warm: WarmTorch) -> None:
 
 def test_cold_trial_joins_and_tells_every_stage() -> None:
     seen: list[Stage] = []
-    result = run_trial(TrialSpec(), seen.append)
+    result = run_trial(TrialSpec(deadline=60), seen.append)
     assert result.joined and result.port and result.address == "127.0.0.1"
     assert [s.error for s in result.stages] == [None] * len(result.stages)
     assert {s.stage for s in result.stages} == set(STAGES)
@@ -464,7 +469,7 @@ def test_kinds_of_trials_join(warm: WarmTorch, spec: dict[str, Any]) -> None:
 
 
 def test_legacy_store_takes_our_socket_too() -> None:
-    result = run_trial(TrialSpec(env={"USE_LIBUV": "0"}, backend="store"))
+    result = cold(env={"USE_LIBUV": "0"}, backend="store")
     assert result.joined, result.sentence
 
 
@@ -475,7 +480,7 @@ def test_where_forking_is_not_safe_every_rank_is_a_fresh_process() -> None:
     done = subprocess.run([sys.executable, "-c", shown], env=env, capture_output=True, text=True)
     if done.returncode != 0 or int(done.stdout) < 2:
         pytest.skip("numpy starts no threads here")
-    result = run_trial(TrialSpec(env={"OPENBLAS_NUM_THREADS": "2"}))
+    result = cold(env={"OPENBLAS_NUM_THREADS": "2"})
     assert result.joined, result.sentence
     assert "fresh process" in result.notes[0]
 
@@ -483,13 +488,13 @@ def test_where_forking_is_not_safe_every_rank_is_a_fresh_process() -> None:
 def test_a_real_torchrun_joins() -> None:
     options = ("--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=c10d",
                "--rdzv-endpoint=127.0.0.1:0")  # fmt: skip
-    result = run_trial(TrialSpec(torchrun=options))
+    result = cold(torchrun=options)
     assert result.joined, result.sentence
     assert {s.rank for s in result.stages if s.stage == "all-reduce"} == {0, 1}
 
 
 def test_a_real_torchrun_with_a_typing_error() -> None:
-    result = run_trial(TrialSpec(torchrun=("--nproc-per-nod=two",), deadline=20))
+    result = cold(torchrun=("--nproc-per-nod=two",), deadline=20)
     assert (result.outcome, result.kind) == ("rendezvous", "no-rank")
     assert "nproc" in result.sentence
 
