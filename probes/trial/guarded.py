@@ -74,8 +74,10 @@ class Guard:
         limit: float,
         command: Callable[[Path], tuple[str, ...]] = lambda shelter: (WORKER,),
         namespace: bool = False,
+        alarm: float | None = None,
     ) -> None:
-        """`command` says, for a shelter, what the interpreter runs below the guard."""
+        """`command` says, for a shelter, what the interpreter runs below the guard, and `alarm`
+        when the kernel ends it, should the guard be frozen; else it is `limit`."""
         self.id = secrets.token_hex(8)
         try:
             sweep()
@@ -87,6 +89,7 @@ class Guard:
         self.over = False
         self.log_from = 0
         arguments = [str(CHILDREN / "guard.py"), str(self.shelter.path), f"{limit:.3f}"]
+        arguments += [f"{alarm or limit:.3f}"]
         arguments += (["--namespace"] if namespace else []) + ["--", python]
         try:
             log = os.open(self.shelter.path / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)

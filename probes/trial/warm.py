@@ -23,6 +23,8 @@ from ddp_assist.probes.trial.verdict import Course, OnStage
 
 IDLE = 60.0
 """Seconds after which the memory of an idle child is given back."""
+IMPORT = 60.0
+"""The longest import that a trial would wait for; the guard is told of a trial, the import not."""
 FIRST = 30.0
 """The same from the start to the first trial: where we are frozen meanwhile, it goes as soon as a
 trial would, and where somebody was only slow, another one is started."""
@@ -76,7 +78,7 @@ class WarmTorch:
         self._end()
         self.heard, self.tried = [], False
         with contextlib.suppress(NotStarted):  # the cold trial that follows says why
-            self.guard = Guard(interpreter(self.python), self.env, self.cwd, FIRST)
+            self.guard = Guard(interpreter(self.python), self.env, self.cwd, FIRST, alarm=IMPORT)
         return self.guard
 
     def _end(self) -> None:

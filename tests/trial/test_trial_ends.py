@@ -242,6 +242,27 @@ def test_idle_torch_is_given_back(lab: Any, monkeypatch: pytest.MonkeyPatch) -> 
         assert warm.run_trial(TrialSpec(backend="store")).joined  # and comes back when needed
 
 
+SLOW = """
+import sys, time
+sys.path.remove({here!r})
+del sys.modules["torch"]
+time.sleep(4)
+import torch
+"""
+
+
+def test_a_trial_that_came_in_time_outlasts_a_slow_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asked for anything within FIRST seconds of the import's end, but of its start."""
+    monkeypatch.setattr("ddp_assist.probes.trial.warm.FIRST", 1.0)
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(SLOW.format(here=str(tmp_path)))
+    with WarmTorch(env={"PYTHONPATH": str(tmp_path)}) as warm:
+        result = warm.run_trial(TrialSpec(backend="store", env=warm.env, deadline=60))
+    assert result.joined, result.sentence
+
+
 # Rank 1 joins the group and then keeps the others waiting for its part of the all_reduce.
 WAITING_RANK = """
 import hashlib, sys

@@ -1,6 +1,8 @@
 """The parent of everything a trial starts, and the one who ends it all, whoever else is killed.
 
-    guard.py SHELTER LIMIT [--namespace] -- COMMAND...
+    guard.py SHELTER LIMIT ALARM [--namespace] -- COMMAND...
+
+LIMIT is how many seconds the guard has to live, ALARM after how many the kernel ends COMMAND.
 
 Standard input is the lifeline: when its other end closes, by whatever death, the trial ends. Lines
 that come in are handed to COMMAND; a line's "limit" is how many seconds the guard then has to live.
@@ -174,7 +176,7 @@ WAKE = -1
 
 def main(argv: list[str]) -> None:
     global WAKE
-    shelter, seconds, began = argv[0], float(argv[1]), time.time()
+    shelter, seconds, alarm, began = argv[0], float(argv[1]), float(argv[2]), time.time()
     limit = time.monotonic() + seconds
     command = argv[argv.index("--") + 1:]
     namespace = "--namespace" in argv[: argv.index("--")]
@@ -193,7 +195,7 @@ def main(argv: list[str]) -> None:
         say(event="namespace", have=not why, why=why)
         namespace = not why
     try:
-        worker, pipe = start(command, namespace, seconds)
+        worker, pipe = start(command, namespace, alarm)
     except OSError as problem:
         say(event="refused", errno=problem.errno, error=str(problem))
         ended, status = "refused", None
