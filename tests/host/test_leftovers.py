@@ -170,12 +170,13 @@ def test_it_does_not_blame_who_asks(ask: Callable[..., dict[str, Finding]]) -> N
 
 
 @pytest.mark.needs("setpriv")
-def test_a_stopped_rank_beside_a_launch_to_come_only_steers(ask: Ask, tmp_path: Path) -> None:
+def test_a_stopped_orphan_beside_a_launch_to_come_only_steers(ask: Ask, tmp_path: Path) -> None:
     """The rank belongs to a user whom both who ask may look at."""
     code = "import os, signal; print('up', flush=True); os.kill(os.getpid(), signal.SIGSTOP)"
     rank = subprocess.Popen(
         [*AS_NOBODY, sys.executable, "-c", code],
-        env={"RANK": "0", "WORLD_SIZE": "2", "PATH": os.environ["PATH"]},
+        env={"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "old",
+             "PATH": os.environ["PATH"]},
         stdout=subprocess.PIPE, preexec_fn=lambda: reachable(tmp_path),
     )  # fmt: skip
     try:
@@ -183,6 +184,7 @@ def test_a_stopped_rank_beside_a_launch_to_come_only_steers(ask: Ask, tmp_path: 
         os.waitid(os.P_PID, rank.pid, os.WSTOPPED | os.WNOWAIT)
         found = ask(LEFT_OVERS, launch=["torchrun", "t.py"])
         assert rank.pid in found["left-overs.stopped-aside"].data["pids"]
+        assert rank.pid in found["left-overs.orphan-ranks-aside"].data["pids"]
     finally:
         rank.kill()
         rank.communicate()
