@@ -308,7 +308,7 @@ def rank(
     """
     answered = set(asked) - {f.probe for f in findings if f.outcome == "unknown"}
     best: dict[str, Ranked] = {}
-    ruled_out: dict[str, list[Finding]] = {}
+    ruled_out: dict[str, dict[int, Finding]] = {}
     for guess, symptoms in (
         (True, complained),
         (False, [s for s in tree.symptoms.values() if s not in complained]),
@@ -319,7 +319,7 @@ def rank(
             walk.step(symptom.start, (), "certain", hints)
     for cause in best.values():
         cause.against = _distinct(
-            [f for f in ruled_out.get(cause.cause, ()) if f not in cause.speaks_for]
+            [f for f in ruled_out.get(cause.cause, {}).values() if f not in cause.speaks_for]
         )
     ranked = sorted(best.values(), key=_strength)
     _hide(tree, ranked)
@@ -381,7 +381,8 @@ class _Walk:
     guess: bool
     weights: Mapping[str, Weight]
     best: dict[str, Ranked]
-    ruled_out: dict[str, list[Finding]]
+    ruled_out: dict[str, dict[int, Finding]]
+    """By cause, each finding once: a walk comes by here often."""
 
     def step(
         self, name: str, path: tuple[Passed, ...], at_most: Certainty, hints: Sequence[Finding]
@@ -410,7 +411,7 @@ class _Walk:
             for to in step.targets():
                 if to not in followed:
                     for cause in _below(self.tree, to):
-                        self.ruled_out.setdefault(cause, []).extend(f for f, _ in hits)
+                        self.ruled_out.setdefault(cause, {}).update((id(f), f) for f, _ in hits)
             return
         asked = not step.probes or not self.answered.isdisjoint(step.probes)
         how: Literal["otherwise", "unknown"] = "otherwise" if asked else "unknown"
