@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import signal
 import time
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
@@ -52,13 +53,21 @@ class Terminal(LinuxDriver):
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
                 if selector.select(0.1):
-                    data = decode(os.read(self.fileno, 1 << 16))
-                    if not data:
+                    raw = self._read()
+                    if not raw:
+                        self._loop.call_soon_threadsafe(self._app.exit, 128 + signal.SIGHUP)
                         break
-                    for message in self._messages(data):
+                    for message in self._messages(decode(raw)):
                         self.process_message(message)
                 for message in self.parser.tick():
                     self.process_message(message)
+
+    def _read(self) -> bytes:
+        """Nothing when the terminal is gone: not everybody who loses it is told by SIGHUP."""
+        try:
+            return os.read(self.fileno, 1 << 16)
+        except OSError:
+            return b""
 
     def _messages(self, data: str) -> Iterator[Message]:
         if self.pastes.is_paste(data, time.monotonic()):

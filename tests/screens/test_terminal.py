@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -57,6 +58,23 @@ def test_the_screen_goes_when_its_guard_is_killed(terminal: Terminal) -> None:
     screen = terminal.screen()
     os.kill(terminal.child.pid, signal.SIGKILL)
     terminal.read(lambda: not os.path.exists(f"/proc/{screen}") or _is_zombie(screen))
+
+
+def test_a_terminal_that_goes_without_a_word_ends_the_session(tmp_path: Path) -> None:
+    """No SIGHUP comes where it is not the session's own terminal, as under `docker exec`."""
+    master, slave = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ddp_assist"], stdin=slave, stdout=slave, stderr=slave,
+        start_new_session=True,
+        env={**{k: v for k, v in os.environ.items() if k != "CI"}, "TERM": "xterm-256color",
+             "PYTHONPATH": str(ROOT / "tests/typing"), "XDG_STATE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    seen = b""
+    while b"What did you see" not in seen:
+        seen += os.read(master, 1 << 16)
+    os.close(slave)
+    os.close(master)
+    assert child.wait(PATIENCE) == 128 + signal.SIGHUP
 
 
 def _is_zombie(pid: int) -> bool:
