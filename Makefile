@@ -37,9 +37,10 @@ proof: $(VENV)/.dev
 	  $(BIN)/python -m pytest tests/live -q $(PYTEST)
 
 bench: $(VENV)/.dev
-	for part in $(or $(PART),start check processes sockets jobs text script trials logs fleet); do \
+	for part in $(or $(PART),start check processes sockets jobs text script trials logs fleet proof growth); do \
 	  echo "== $$part"; PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
 	done
+	PYTHONPATH=tests/typing $(BIN)/python benchmarks/readme.py
 
 screenshots: $(VENV)/.dev
 	PYTHONPATH=tests/typing $(BIN)/python docs/screenshots.py

@@ -2,7 +2,7 @@
 
     python benchmarks/check.py [--rounds 5]
 
-Peers that are not installed are left out: pip install -r benchmarks/requirements.txt
+A peer that is not installed is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`ddp-assist fleet` on namespace nodes against one trivial Python command through clush.
 
-    sudo python benchmarks/fleet.py [4 16 64]
+    sudo python benchmarks/fleet.py [--nodes 4 16 64] [--rounds 3]
 
 Then 1,000 and 10,000 nodes with recorded answers behind a stub of the connections: everything that
 this side does with them, until the last line is drawn.
@@ -8,43 +8,48 @@ this side does with them, until the last line is drawn.
 
 from __future__ import annotations
 
+import argparse
+import os
 import resource
 import sys
 import time
 from pathlib import Path
 
+from measuring import Row, in_turn, keep, row
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "fleet"))
 
-from fleet_nodes import Nodes, ours, start  # type: ignore[import-not-found]  # noqa: E402
+from fleet_nodes import ours, start  # type: ignore[import-not-found]  # noqa: E402
 from recorded import hosts  # type: ignore[import-not-found]  # noqa: E402
 
 from ddp_assist.app.verbs.fleet import text  # noqa: E402
 
 
-def seconds(nodes: Nodes, *words: str) -> float:
-    begun = time.monotonic()
-    done = nodes.user(*words)
-    assert done.returncode in (0, 1, 5), done.stderr
-    return time.monotonic() - begun
-
-
-def live(count: int) -> None:
+def live(count: int, rounds: int) -> Row:
     nodes = start([f"n{i}" for i in range(1, count + 1)])
+    which, clush = f"n[1-{count}]", str(Path(sys.executable).with_name("clush"))
+
+    def said(*words: str) -> None:
+        done = nodes.user(*words)
+        assert done.returncode in (0, 1, 5), done.stderr
+
     try:
-        which = f"n[1-{count}]"
-        clush = str(Path(sys.executable).with_name("clush"))
-        pairs = []
-        for _ in range(3):
-            plain = seconds(nodes, clush, "-f", "64", "-w", which, "python3 -c 'print(1)'")
-            pairs.append((plain, seconds(nodes, *ours("fleet", "-w", which, "--no-trial"))))
+        took = in_turn(
+            {
+                "clush": lambda: said(clush, "-f", "64", "-w", which, "python3 -c 'print(1)'"),
+                "ours": lambda: said(*ours("fleet", "-w", which, "--no-trial")),
+            },
+            rounds,
+        )
     finally:
         nodes.close()
-    plain, whole = (sorted(column)[1] for column in zip(*pairs, strict=True))
-    print(f"{count:>6} nodes: clush {plain:.2f} s, fleet {whole:.2f} s ({whole / plain:.1f} x)")
+    says = f"every probe of {count} nodes, compared, and who reaches whom"
+    return row(says, "`clush` with `python3 -c 'print(1)'`", took["ours"], took["clush"],
+               name=f"{count} nodes")
 
 
-def recorded(count: int) -> None:
+def recorded(count: int) -> Row:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     many = hosts(count)
     begun = time.monotonic()
@@ -53,14 +58,20 @@ def recorded(count: int) -> None:
     lines = text(many.result)
     drawn = time.monotonic() - begun - asked
     each = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / count
-    print(
-        f"{count:>6} recorded: {asked:.2f} s to compare, {drawn:.2f} s to draw"
-        f" {len(lines)} lines, {each:.0f} KiB a node"
-    )
+    return {
+        "what": f"{count:,} nodes with recorded answers", "compare_s": round(asked, 2),
+        "draw_s": round(drawn, 2), "lines": len(lines), "kib_a_node": round(each),
+    }  # fmt: skip
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--nodes", type=int, nargs="*", default=[4, 16, 64])
+    asked.add_argument("--rounds", type=int, default=3)
+    given = asked.parse_args()
+    rows = [live(count, given.rounds) for count in given.nodes] if os.geteuid() == 0 else []
+    keep("fleet", [*rows, *(recorded(count) for count in (100, 1_000, 10_000))])
 
 
 if __name__ == "__main__":
-    for number in map(int, sys.argv[1:] or ("4", "16", "64")):
-        live(number)
-    for number in (100, 1000, 10000):
-        recorded(number)
+    main()

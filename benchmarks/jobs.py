@@ -7,9 +7,7 @@ store and to every other), the same frames for py-spy, and 10 MB instead of 140.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from measuring import Row, command, in_turn, keep, row
 from processes import sleepers
 
 from ddp_assist.app.jobs import alive
@@ -68,32 +67,33 @@ distributed_c10d.all_reduce()
 WAITS = "import time\ndef all_reduce():\n    time.sleep(3600)\n"
 
 
-def seconds(work: Callable[[], object], times: int) -> dict[str, float]:
-    took, cpu = [], []
+def cpu(work: Callable[[], object], times: int) -> float:
+    took = []
     for _ in range(times):
-        began, used = time.perf_counter(), time.process_time()
+        used = time.process_time()
         work()
-        took.append(time.perf_counter() - began)
-        cpu.append(time.process_time() - used)
-    return {
-        "median_s": round(statistics.median(took), 4), "best_s": round(min(took), 4),
-        "cpu_s": round(statistics.median(cpu), 4),
-    }  # fmt: skip
+        took.append(time.process_time() - used)
+    return statistics.median(took)
 
 
-def measured(ranks: int, times: int) -> dict[str, object]:
+def measured(ranks: int, times: int) -> list[Row]:
     verdict = next(j["verdict"] for j in alive(True) if len(j["ranks"]) == ranks)
-    return {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.release()}",
-        "load": os.getloadavg()[0],
-        "processes": len(psutil.pids()),
-        "ranks": ranks,
-        "verdict": verdict,
-        "found": seconds(lambda: find_jobs(snapshot()), times),
-        "one_rescan": seconds(live, times),
-        "with_verdict": seconds(alive, times),
-        "with_stacks": seconds(lambda: alive(True), 2),
-    }
+    assert verdict["cause"], verdict
+    ps = command("ps", "-eo", "pid,ppid,uid,stat,args")
+    sides: dict[str, Callable[[], object]] = {
+        "found": lambda: find_jobs(snapshot()), "a rescan of the live table": live,
+        "with a verdict": alive, "ps": ps,
+    }  # fmt: skip
+    took = in_turn(sides, times)
+    took["with stacks"] = in_turn({"with stacks": lambda: alive(True)}, 3)["with stacks"]
+    there = f"{ranks} hung ranks among {len(psutil.pids()):,} processes"
+    rows = [
+        row(f"{there}: {name}", "`ps`", took[name], took["ps"][: len(took[name])], says=there,
+            name="jobs" if name == "with a verdict" else None)
+        for name in ("found", "a rescan of the live table", "with a verdict", "with stacks")
+    ]  # fmt: skip
+    share = cpu(live, times) / 3
+    return [*rows, {"what": "share of a core of a rescan every 3 s", "share": round(share, 4)}]
 
 
 def main() -> int:
@@ -124,10 +124,7 @@ def main() -> int:
             for rank in ranks:
                 rank.kill()
                 rank.wait()
-    rescan = found["one_rescan"]
-    assert isinstance(rescan, dict)
-    found["share_of_a_core_every_3_s"] = round(rescan["cpu_s"] / 3, 4)
-    print(json.dumps(found, indent=1))
+    keep("jobs", found)
     return 0
 
 

@@ -95,7 +95,8 @@ def main() -> None:
         for name, (launch, hands) in faults(Path(tmp), port).items():
             ours = command(*OURS, "diagnose", "--json", "--", *launch, codes=(1,), cwd=tmp)
             took = in_turn({"ours": ours, "hands": hands}, rounds)
-            rows.append(row(name, "the documented commands, by hand", took["ours"], took["hands"]))
+            rows.append(row(name, "the documented commands, by hand", took["ours"], took["hands"],
+                            name=name, says=f"from a command to a proven fix: {name}"))  # fmt: skip
     every = [float(each["here_s"]) for each in rows]
     keep("proof", [*rows, {"what": "median of all", "here_s": statistics.median(every)}])
 

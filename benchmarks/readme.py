@@ -28,7 +28,7 @@ def line(row: Mapping[str, Any]) -> str:
     memory = f", {row['here_mb']:.0f} MB" if row.get("here_mb") else ""
     theirs = f", {row['peer_mb']:.0f} MB" if row.get("peer_mb") else ""
     times = f"{row['times']:.1f} ({row['times_from']:.1f} to {row['times_to']:.1f})"
-    return (f"| {row['says']} | {spoken(row['here_s'])}{memory} | "
+    return (f"| {row.get('says', row['what'])} | {spoken(row['here_s'])}{memory} | "
             f"{row['peer']} {spoken(row['peer_s'])}{theirs} | {times} |")  # fmt: skip
 
 

@@ -8,25 +8,22 @@ Everything is measured in one run, alternating, so that a busy machine is busy f
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from measuring import Row, command, in_turn, keep, row
 
 from ddp_assist.probes.trial.run import run_trial
 from ddp_assist.probes.trial.spec import TrialSpec
 from ddp_assist.probes.trial.warm import WarmTorch
 
 WARM = {"BENCH": "warm"}
+LAUNCHED = {**os.environ, "OMP_NUM_THREADS": "1", "BENCH": "launcher"}
 SLOW = 2
 """Ranks up to which `accelerate test` is asked: it trains a model, several times."""
 SCRIPT = """
@@ -75,19 +72,8 @@ class Peak:
         return self.most
 
 
-def timed(what: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    what()
-    return time.perf_counter() - began
-
-
 def joined(result: object) -> None:
     assert getattr(result, "joined", False), result
-
-
-def command(*argv: str) -> Callable[[], object]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "BENCH": "launcher"}
-    return lambda: subprocess.run(argv, check=True, env=env, capture_output=True)
 
 
 def contenders(
@@ -98,59 +84,50 @@ def contenders(
         "cold trial": lambda: joined(run_trial(TrialSpec(nproc=ranks, env={"BENCH": "cold"}))),
         "torchrun --standalone": command(
             sys.executable, "-m", "torch.distributed.run", "--standalone",
-            f"--nproc-per-node={ranks}", script,
+            f"--nproc-per-node={ranks}", script, env=LAUNCHED,
         ),
     }  # fmt: skip
     if accelerate and ranks <= SLOW:
-        found["accelerate test, CPU"] = command(
+        found["accelerate test --cpu"] = command(
             accelerate, "launch", "--cpu", f"--num_processes={ranks}", "-m",
-            "accelerate.test_utils.scripts.test_script",
+            "accelerate.test_utils.scripts.test_script", env=LAUNCHED,
         )  # fmt: skip
     return found
 
 
-def measure(rounds: int, sizes: list[int], accelerate: str | None) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def measure(rounds: int, sizes: list[int], accelerate: str | None) -> list[Row]:
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as tmp, WarmTorch(env=WARM) as warm:
         script = os.path.join(tmp, "all_reduce.py")
         Path(script).write_text(SCRIPT)
         joined(warm.run_trial(TrialSpec(env=WARM, deadline=60)))  # torch is there from here on
         for ranks in sizes:
             chosen = contenders(ranks, script, warm, accelerate)
-            times: dict[str, list[float]] = {name: [] for name in chosen}
-            for _ in range(rounds):
-                for name, what in chosen.items():
-                    times[name].append(timed(what))
-            base = statistics.median(times["torchrun --standalone"])
+            took = in_turn(chosen, rounds)
+            peak = {}
             for name, what in chosen.items():
-                mark = "BENCH=" + name.split()[0] if "trial" in name else "BENCH=launcher"
-                median = statistics.median(times[name])
-                rows.append({
-                    "ranks": ranks, "what": name, "median_s": round(median, 4),
-                    "least_s": round(min(times[name]), 4), "times_faster": round(base / median, 1),
-                    "peak_mb": Peak(mark).of(what) // 1_000_000,
-                })  # fmt: skip
+                mark = name.split()[0] if "trial" in name else "launcher"
+                peak[name] = Peak(f"BENCH={mark}").of(what) / 1e6
+            for kind in ("warm", "cold"):
+                for peer in (name for name in chosen if "trial" not in name):
+                    ours = f"{kind} trial"
+                    says = f"a trial rendezvous of {ranks} ranks, torch {kind}"
+                    rows.append(row(
+                        says, f"`{peer}`", took[ours], took[peer], ranks=ranks,
+                        name=f"{ranks} ranks, {kind}" if "torchrun" in peer else None,
+                        here_mb=round(peak[ours]), peer_mb=round(peak[peer]),
+                    ))  # fmt: skip
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ranks", default="2,4,8,16")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8, 16])
     beside = shutil.which("accelerate", path=os.path.dirname(sys.executable))
     parser.add_argument("--accelerate", default=beside, help="where there is one: it is no need")
-    parser.add_argument("--json")
     asked = parser.parse_args()
-    sizes = [int(n) for n in asked.ranks.split(",")]
-    rows = measure(asked.rounds, sizes, asked.accelerate)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-          f"load {os.getloadavg()[0]:.1f}")  # fmt: skip
-    print(f"{'ranks':>5}  {'what':<24}{'median s':>10}{'least s':>10}{'x torchrun':>12}{'MB':>7}")
-    for row in rows:
-        print("{ranks:>5}  {what:<24}{median_s:>10.3f}{least_s:>10.3f}{times_faster:>12.1f}"
-              "{peak_mb:>7}".format(**row))  # fmt: skip
-    if asked.json:
-        Path(asked.json).write_text(json.dumps(rows, indent=1))
+    keep("trials", measure(asked.rounds, asked.ranks, asked.accelerate))
 
 
 if __name__ == "__main__":
