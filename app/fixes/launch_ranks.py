@@ -21,6 +21,7 @@ from ddp_assist.app.fixes.launch_words import (
     set_variable,
 )
 from ddp_assist.app.fixes.model import Fix, Situation
+from ddp_assist.probes.host.words import counted
 from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import Launch, LaunchPlan
 from ddp_assist.probes.launch.write import Edit, fitting
@@ -150,7 +151,7 @@ def lower_nproc(situation: Situation) -> Fix | None:
 
     launch = edited(situation, rule)
     return as_fix(
-        situation, f"{count} ranks on this host, one for each GPU", launch,
+        situation, f"{counted(count, 'rank')} on this host, one for each GPU", launch,
         trial=launch and meeting(situation, launch),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from ddp_assist.probes.gpu.holders import held
 from ddp_assist.probes.gpu.readings import SEE, Gpus, read
 from ddp_assist.probes.gpu.wanted import architecture, counts, driver, wants
 from ddp_assist.probes.host.processes import read as read_file
-from ddp_assist.probes.host.words import brief
+from ddp_assist.probes.host.words import brief, counted
 from ddp_assist.probes.model import Finding, Probe, Target, Weight, unknown
 
 CHILD = Path(__file__).with_name("nvml_child.py")
@@ -110,7 +110,7 @@ def _all(target: Target, gpus: Gpus) -> Iterator[Finding]:
             {"index": index, **{key: facts[key] for key in told if key in facts}}
             for index, facts in sorted(gpus.devices.items())
         ]
-        what = "1 GPU" if gpus.count == 1 else f"{gpus.count} GPUs"
+        what = counted(gpus.count or 0, "GPU")
         yield Finding(
             "gpu", "fine", f"{what} ({', '.join(names)}), driver {gpus.driver}",
             gpus.data(cuda=gpus.cuda, gpus=each, apart=gpus.apart), (SEE,),

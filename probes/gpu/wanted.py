@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ddp_assist.probes.gpu.readings import SEE, Gpus, Visible, visible
-from ddp_assist.probes.host.words import brief, several
+from ddp_assist.probes.host.words import brief, counted, several
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Evidence, Finding, Target
 
@@ -57,7 +57,7 @@ def counts(target: Target, gpus: Gpus) -> Iterator[Finding]:
         if cut and plan.nproc > 1:
             spans = True
         elif not cut:
-            sentence = f"the launch starts {plan.nproc} ranks for {seen.count} GPUs"
+            sentence = f"the launch starts {plan.nproc} ranks for {counted(seen.count, 'GPU')}"
             yield Finding("gpu", "fewer-than-ranks", sentence, data, (SEE,))
     if cut:
         which = several(map(str, cut), 8)

@@ -57,7 +57,7 @@ def _seen() -> Iterator[Finding]:
         sentence = f"other users' processes are not all seen: {brief(processes.hidden)}"
         yield Finding("left-overs", "hidden", sentence, {"because": brief(processes.hidden)})
     if not found:
-        others = f"; {len(ranks)} ranks are alive here" if ranks else ""
+        others = f"; ranks alive here: {len(ranks)}" if ranks else ""
         data = {"ranks": [p.pid for p in ranks[:64]], "seen": len(processes)}
         yield Finding("left-overs", "none", f"nothing is left over of an earlier run{others}", data)
 

@@ -17,6 +17,11 @@ def brief(text: str | bytes, most: int = MOST) -> str:
     return shown if len(shown) <= most and len(text) <= 4 * most else shown[: most - 1] + "…"
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def several(words: Iterable[str], most: int = 6) -> str:
     """`a, b and c`, or the first few and how many more there are."""
     shown = [brief(word) for word in words]

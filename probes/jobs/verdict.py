@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ddp_assist.probes.host.processes import read, snapshot
+from ddp_assist.probes.host.words import counted
 from ddp_assist.probes.jobs.code import Parting, parting
 from ddp_assist.probes.jobs.scene import Scene, named
 from ddp_assist.probes.jobs.stacks import Stack
@@ -460,7 +461,7 @@ def _at_rest(scene: Scene, still: bool) -> Finding:
     """Nothing speaks for a fault."""
     states = Counter(d.state for d in scene.doing)
     words = ", ".join(f"{n} {state}" for state, n in states.most_common())
-    here = f"{len(scene.doing)} ranks of {scene.job.world_size or '?'}: {words}"
+    here = f"{counted(len(scene.doing), 'rank')} of {scene.job.world_size or '?'}: {words}"
     if not scene.doing:
         return _finding(scene, "meeting", "a launcher without ranks: it waits, or has just started")
     in_own_code = scene.doing and not scene.waiting and len(scene.at) == len(scene.alive)

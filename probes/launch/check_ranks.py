@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from ddp_assist.probes.host.words import counted
 from ddp_assist.probes.launch.judging import (
     PLAIN,
     groups,
@@ -161,11 +162,11 @@ def gpus(target: Target) -> Iterator[Finding]:
         if shown is not None and visible and "$" not in shown and plan.nproc > len(visible):
             sentence = (
                 f"{plan.nproc} ranks on this host, but CUDA_VISIBLE_DEVICES={shown[:40]} "
-                f"shows them {len(visible)} GPUs"
+                f"shows them {counted(len(visible), 'GPU')}"
             )
             yield say(target, plan, "gpu-count", sentence, nproc=plan.nproc, visible=len(visible))
         elif count and plan.nproc > count and plan.host is None:
-            sentence = f"{plan.nproc} ranks on this host, which has {count} GPUs"
+            sentence = f"{plan.nproc} ranks on this host, which has {counted(count, 'GPU')}"
             yield say(target, plan, "gpu-count", sentence, nproc=plan.nproc, visible=count)
     lacks = target.found("torch.no-nccl")
     if target.backend == "nccl" and lacks and target.plans:
