@@ -74,9 +74,7 @@ def questions(nv: Any, device: Any) -> dict[str, Callable[[], Any]]:
         "name": lambda: nv.nvmlDeviceGetName(device),
         "uuid": lambda: nv.nvmlDeviceGetUUID(device),
         "pci": lambda: plain(nv.nvmlDeviceGetPciInfo(device).busId),
-        "memory": lambda: [
-            getattr(nv.nvmlDeviceGetMemoryInfo(device), name) for name in ("total", "used")
-        ],
+        "memory": lambda: memory(nv, device),
         "compute_mode": lambda: nv.nvmlDeviceGetComputeMode(device),
         "mig": lambda: nv.nvmlDeviceGetMigMode(device)[0],
         "slices": lambda: slices(nv, device),
@@ -94,6 +92,15 @@ def questions(nv: Any, device: Any) -> dict[str, Callable[[], Any]]:
         "nvlinks": lambda: links(nv, device),
         "fabric": lambda: fabric(nv, device),
     }
+
+
+def memory(nv: Any, device: Any) -> list[int]:
+    """Total and used; the first form of the answer counts what the driver keeps as used, too."""
+    try:
+        info = nv.nvmlDeviceGetMemoryInfo(device, nv.nvmlMemory_v2)
+    except (nv.NVMLError, AttributeError):
+        info = nv.nvmlDeviceGetMemoryInfo(device)
+    return [info.total, info.used]
 
 
 def slices(nv: Any, device: Any) -> list[str]:
