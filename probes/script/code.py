@@ -205,7 +205,7 @@ def masked(facts: ScriptFacts) -> Iterator[Finding]:
 
 
 def _tries(facts: ScriptFacts) -> list[ast.Try]:
-    trees = [s.tree for s in facts.project.read() if s.tree is not None]
+    trees = [s.tree for s in facts.project.read() if s.tree is not None and "try" in s.text]
     return [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Try)]
 
 
