@@ -180,7 +180,19 @@ def rank_name(facts: ScriptFacts, gang: Gang, where: Call) -> str:
         first = [a.arg for a in function.node.args.args if a.arg not in ("self", "cls")][:1]
         if first and first[0] in names:
             return first[0]
-    return "rank" if "rank" in names else ""
+    if "rank" in names:
+        return "rank"
+    numbered = {name for name in _told_a_number(where.source.tree) if name in names}
+    return numbered.pop() if len(numbered) == 1 else ""
+
+
+def _told_a_number(tree: ast.AST | None) -> Iterator[str]:
+    """Names that hold a number from the command line, `me = int(sys.argv[1])`: who somebody is."""
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            made = ast.unparse(node.value)
+            if made.startswith("int(sys.argv[") and isinstance(node.targets[0], ast.Name):
+                yield node.targets[0].id
 
 
 def _spelt_with(node: ast.expr, names: set[str]) -> bool:
