@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 TOOL = (str(Path(sys.executable).with_name("ddp-assist")), "run", "--no-trial", "--")
@@ -35,7 +36,7 @@ stty -echo; printf 'secret? '; read word; stty echo; echo; echo "${#word} letter
 INTERRUPTED = "trap 'echo caught; exit 0' INT; echo ready; while :; do sleep 0.05; done"
 DIES = "echo ready; exec sleep 60"
 RESIZED = "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.05; done"
-STOPPED = "echo ready; read line; echo went on with $line"
+STOPPED = "stty -echo; echo ready; read line; echo went on with $line; stty echo"
 
 
 @dataclass
@@ -94,6 +95,13 @@ class Screen:
         ends = time.monotonic() + 60
         while text not in self.out and self._read():
             assert time.monotonic() < ends, self.out[-400:]
+
+    def until_awake(self) -> None:
+        """Nobody on this terminal is stopped any more; what is typed sooner nobody reads."""
+        ends = time.monotonic() + 60
+        here = psutil.Process(self.pid).children(recursive=True)
+        while any(p.is_running() and p.status() == psutil.STATUS_STOPPED for p in here):
+            assert time.monotonic() < ends, here
 
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
@@ -170,6 +178,7 @@ def test_ctrl_z_stops_the_job_and_us_until_the_shell_goes_on() -> None:
         screen.until(b"ready")
         screen.type(b"\x1a")
         screen.until(b"<stopped by")
+        screen.until_awake()
         screen.type(b"more\r")
 
     out = both(["sh", "-c", STOPPED], press)
