@@ -23,6 +23,11 @@ SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|.)?")
 START, END = "\x1b[200~", "\x1b[201~"
 
 
+def _is_a_key(typed: str) -> bool:
+    """Enter, or a control key, alone in one read: that may be a hand."""
+    return not typed or (len(typed) == 1 and typed < " " and typed not in "\n\t")
+
+
 class Pastes:
     """Tells which reads are pastes without marks. What is marked is left to the parser."""
 
@@ -35,7 +40,7 @@ class Pastes:
             self.marked = data.rfind(END) <= data.rfind(START) if START in data else END not in data
             return False
         typed = SEQUENCE.sub("", data)
-        tail = typed not in ("", "\r") and now - self.last < TAIL  # enter alone may be a hand
+        tail = not _is_a_key(typed) and now - self.last < TAIL
         flood = len(typed) >= FLOOD or tail
         if flood:
             self.last = now

@@ -94,25 +94,29 @@ def _port(target: Target, endpoint: Endpoint) -> Finding:
             {"port": port, "origin": endpoint.origin},
         )
     user = launch_user(target)
-    if port < unprivileged_start() and user != 0 and not _may_bind_low(user):
-        return Finding(
-            "port",
-            "privileged",
-            f"port {port} is below {unprivileged_start()}, and {user_name(user)} may not bind it",
-            {"port": port, "start": unprivileged_start(), "user": user_name(user)},
-            (
-                Evidence(
-                    "/proc/sys/net/ipv4/ip_unprivileged_port_start", (str(unprivileged_start()),)
-                ),
-            ),
-        )
+    low = port < unprivileged_start()
+    if low and user != 0 and not _may_bind_low(user):
+        return _privileged(port, user)
     code = bind_error(port)
+    if low and code == errno.EACCES:  # a root that was left without the right
+        return _privileged(port, user)
     sockets = on_port(port)
     if code == 0:
         return _free(port, endpoint)
     if code != errno.EADDRINUSE:
         return unknown("port", f"binding port {port} failed: {os.strerror(code)}", port=port)
     return _taken(target, port, sockets)
+
+
+def _privileged(port: int, user: int) -> Finding:
+    start = unprivileged_start()
+    return Finding(
+        "port",
+        "privileged",
+        f"port {port} is below {start}, and {user_name(user)} may not bind it",
+        {"port": port, "start": start, "user": user_name(user)},
+        (Evidence("/proc/sys/net/ipv4/ip_unprivileged_port_start", (str(start),)),),
+    )
 
 
 def _is_bare(target: Target) -> bool:

@@ -80,7 +80,7 @@ FAULTS = {
     ),
     "a name that nobody knows": Fault(
         "torchrun --nnodes=2 --node-rank=0 --master-addr=gpu-node-01 --master-port=29500 train.py",
-        "master-addr-unresolvable", "gpu-node-01",
+        "master-addr-unresolvable", "does not resolve here",
     ),
     "processes started while imported": Fault(
         "python train.py", "missing-main-guard", "__main__", script=SPAWN,

@@ -53,7 +53,8 @@ def launch(port: int, folder: Path) -> Question:
         "import torch.distributed as dist\ndist.init_process_group('gloo')\n"
     )
     words = ("torchrun", "--nproc-per-node=2", f"--master-port={port}", "train.py")
-    return Question(launch=words, cwd=folder, env={"PATH": "/usr/bin:/bin"})
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    return Question(launch=words, cwd=folder, env={"PATH": path})
 
 
 @pytest.mark.parametrize("size", SIZES)
