@@ -20,6 +20,8 @@ FLOOD = 48
 TAIL = 0.05
 """Seconds within which what follows a flood still belongs to it."""
 SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|.)?")
+UNFINISHED = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*)?\Z")
+"""A sequence that the end of a read has cut: alone it would be the escape key, which leaves."""
 START, END = "\x1b[200~", "\x1b[201~"
 
 
@@ -40,7 +42,8 @@ class Pastes:
             self.marked = data.rfind(END) <= data.rfind(START) if START in data else END not in data
             return False
         typed = SEQUENCE.sub("", data)
-        tail = not _is_a_key(typed) and now - self.last < TAIL
+        mine = not _is_a_key(typed) or UNFINISHED.search(data) is not None
+        tail = mine and now - self.last < TAIL
         flood = len(typed) >= FLOOD or tail
         if flood:
             self.last = now

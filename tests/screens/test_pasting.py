@@ -26,3 +26,12 @@ def test_a_marked_paste_is_left_to_the_parser_whatever_it_holds() -> None:
     assert not pastes.is_paste("z" * 100 + "\x1b[201~", 1.2)
     assert not pastes.is_paste("q", 9.0)
     assert pastes.is_paste("x" * 4000, 20.0)
+
+
+def test_a_sequence_cut_by_the_end_of_a_read_is_no_escape_key() -> None:
+    pastes = Pastes()
+    assert pastes.is_paste("RuntimeError: " * 10, 1.0)
+    assert pastes.is_paste("\x1b", 1.01)
+    assert pastes.is_paste("\x1b[3", 1.02)
+    assert not pastes.is_paste("\x13", 1.03)
+    assert not pastes.is_paste("\x1b", 5.0)
