@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import socket
 import tempfile
@@ -94,7 +95,8 @@ def by_log_bytes(rounds: int) -> Points:
 
 
 def _again(log: Path) -> None:
-    read((str(log),), lambda done, so_far: None)  # who watches gets no remembered answer
+    os.utime(log)  # what was written since is no remembered answer
+    read((str(log),))
 
 
 def by_signatures(rounds: int) -> Points:

@@ -75,14 +75,12 @@ def faults(folder: Path, port: int) -> dict[str, tuple[list[str], Callable[[], o
     too_high = [TORCHRUN, "--nproc-per-node=2", "--master-port=76610", str(script)]
     alone = [sys.executable, str(script)]
     no_nccl = [TORCHRUN, "--nproc-per-node=2", str(nccl)]
-    look, help_of = command("ss", "-tlnp"), command(TORCHRUN, "--help")
-    misspelt = [TORCHRUN, "--nproc-per-nod=2", str(script)]
+    look = command("ss", "-tlnp")
     return {
         "the port is held": (taken, by_hand(broken(*taken), look, works)),
         "the port is no port": (too_high, by_hand(broken(*too_high), works)),
         "started without a launcher": (alone, by_hand(broken(*alone), works)),
         "no NCCL in this torch": (no_nccl, by_hand(broken(*no_nccl), ask_torch, works)),
-        "an option that is none": (misspelt, by_hand(broken(*misspelt), help_of, works)),
     }  # fmt: skip
 
 

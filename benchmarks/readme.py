@@ -15,7 +15,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ROWS = (
     ("start", "first screen"), ("check", "check"), ("sockets", "owner"), ("processes", "pass"),
     ("trials", "2 ranks, warm"), ("trials", "2 ranks, cold"), ("logs", "log"), ("jobs", "jobs"),
-    ("fleet", "16 nodes"), ("proof", "the port is held"),
+    ("trials", "8 ranks, warm"), ("proof", "the port is held"),
 )  # fmt: skip
 
 
