@@ -57,7 +57,6 @@ def launch(port: int, folder: Path) -> Question:
     return Question(launch=words, cwd=folder, env={"PATH": path})
 
 
-@pytest.mark.xfail(strict=False, reason="races with the screen on a busy machine")
 @pytest.mark.parametrize("size", SIZES)
 async def test_from_a_held_port_to_a_report(
     held: int, tmp_path: Path, size: tuple[int, int]
