@@ -26,14 +26,19 @@ PYTHONS = (
 TOO_OLD = 93
 UNCHECKED = b"\1\0\0\0"
 """The flag in a pyc that says: take it without a look at the source."""
+SWEEPER = r'sh -c "read end; rm -rf \"\$0\""'
+"""Beside the agent, in a session of its own: it removes the folder when the agent was killed."""
 # No quote of any kind: the login shell may be sh, csh or fish. Python 2 must still understand it.
 CODE = ";".join(
     (
         "import sys",
         f"sys.version_info<(3,9) and sys.exit({TOO_OLD})",
-        "import atexit,io,runpy,shutil,tempfile,zipfile",
+        "import atexit,io,runpy,shutil,subprocess,tempfile,zipfile",
         "d=tempfile.mkdtemp(prefix=sys.argv[2])",
         "atexit.register(shutil.rmtree,d,True)",
+        "n=subprocess.DEVNULL",
+        "s=sys.argv[5:]+[d]",
+        "s=subprocess.Popen(s,stdin=-1,stdout=n,stderr=n,start_new_session=True)",
         "b=sys.stdin.buffer",
         "zipfile.ZipFile(io.BytesIO(b.read(int(b.readline())))).extractall(d)",
         "sys.path.insert(0,d)",
@@ -46,11 +51,11 @@ def boot(pythons: Sequence[str], token: str) -> str:
     """The command that a node's shell is given. The first Python that is there and new enough reads
     the parcel; `pythons` come first, or alone where they are what the user named."""
     words = " ".join(f'"{word}"' for word in pythons if re.fullmatch(r"[\w./+$-]+", word))
-    arguments = f"{token} {FOLDER} {AGENT} __main__"
+    arguments = f"{token} {FOLDER} {AGENT} __main__ {SWEEPER}"
     script = (
         f"f=no-python; for p in {words}; do"
         ' command -v "$p" >/dev/null 2>&1 || continue;'
-        f' "$p" -I -c "{CODE}" {arguments}; r=$?;'
+        f' "$p" -IB -c "{CODE}" {arguments}; r=$?;'
         f" case $r in 2|{TOO_OLD}) f=python-too-old;; 126|127) f=no-python;; *) exit $r;; esac;"
         " done; echo $f >&2; exit 1"
     )

@@ -159,10 +159,16 @@ class Nodes:
         return f"fd99::{number}" if self.v6 else f"10.99.0.{number}"
 
     def left(self) -> str:
-        """What lies in the temporary folders of the nodes and who still runs there for us."""
+        """What lies in the temporary folders of the nodes and who still runs there for us, when
+        those that are about to leave have had their time."""
         look = "ls /run/tmp; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o "
-        look += "'[r]un_module.*' || true"
-        return "".join(self.user("sh", "-c", look, on=name).stdout for name in self.names)
+        look += "'[r]un_module.*\\|[d]dp-assist-node-.*' || true"
+        said = ""
+        for _ in range(40):
+            said = "".join(self.user("sh", "-c", look, on=name).stdout for name in self.names)
+            if "ddp-assist" not in said and "run_module" not in said:
+                break
+        return said
 
     def _first(self) -> str:
         path = Path(f"/proc/{self.lab.pid}/task/{self.lab.pid}/children")

@@ -209,25 +209,24 @@ def test_a_killed_controller_leaves_nothing_on_any_node(bed: Nodes) -> None:
         f" for i in $(seq 400); do {seen} || exit 0; sleep 0.05; done; exit 4",
     )  # fmt: skip
     assert done.returncode == 0, {3: "it never began", 4: "folders are left"}
-    for _ in range(100):
-        if not (left := bed.left()):
-            return
-        bed.user("sleep", "0.1")
-    pytest.fail(left)
+    assert bed.left() == ""
 
 
 def test_a_node_that_dies_in_the_middle_costs_only_its_own_answers(bed: Nodes) -> None:
+    """Its shell and its program are killed at once, when the folder is there."""
     command = " ".join(ours("fleet", "--json", "-w", ALL, "--no-trial"))
-    agents = "pgrep -u alice -f run_module"
+    agents = "ls -d /run/tmp/ddp-assist-node-*/ddp_assist >&2 && pgrep -u alice -f run_module"
     done = bed.user(
         "sh", "-c",
-        f"{command} & for i in $(seq 500); do p=$(ssh node4 {agents}) && break; done;"
+        f"{command} & for i in $(seq 500); do p=$(ssh node4 '{agents}') && break; done;"
         " ssh node4 kill -9 $p; wait",
     )  # fmt: skip
+    assert "/run/tmp/ddp-assist-node-" in done.stderr, "it was killed before it had a folder"
     result = json.loads(done.stdout)
     states = {n["node"]: n["state"] for n in result["nodes"]}
     assert states == {"node1": "ok", "node2": "ok", "node3": "ok", "node4": "died"}
     assert {w["from"] for w in result["links"]} >= {"node1", "node2", "node3"}
+    assert bed.left() == ""
 
 
 def test_no_more_than_what_was_given_is_asked_in_vain(bed: Nodes) -> None:
