@@ -115,6 +115,9 @@ def show_error(draft: Draft) -> None:
     statement = text.node_at(draft.data["try_span"], ast.Try)
     if not isinstance(statement, ast.Try):
         raise NoEdit
+    if draft.data.get("silent"):
+        text.replace(draft.data["silent"], "raise")
+        return
     first = statement.body[0]
     if (
         not first.lineno <= draft.data["init"][0] <= (first.end_lineno or 0)

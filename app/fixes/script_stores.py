@@ -135,6 +135,10 @@ def set_get(draft: Draft) -> None:
     for data in kinds.get("bytes", []):
         _numbers(text, data, tensors)
     _loads(text, tensors)
+    for file, *place in sorted(
+        {(d["value_file"], *d["value_span"]) for d in kinds.get("text", []) if d["value_span"]}
+    ):
+        draft.file(file).replace([*place[2:], *place[2:]], ".decode()")
 
 
 def _method(text: Text, data: dict[str, Any]) -> None:

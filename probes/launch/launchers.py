@@ -14,7 +14,9 @@ from ddp_assist.probes.launch.expand import Field
 from ddp_assist.probes.launch.options import Table, cut
 from ddp_assist.probes.launch.plan import Option, Span
 
-PYTHON = re.compile(r"(?:python|pypy)[\d.]*(?:-dbg)?")
+PYTHON = re.compile(r"(?:i?python|pypy)[\d.]*(?:-dbg)?")
+NOTEBOOK = re.compile(r"jupyter(-(notebook|lab|nbconvert|execute|run))?|papermill")
+"""What runs or opens a notebook, whose kernel is one plain Python."""
 MODULES = {
     "torch.distributed.run": "torch.distributed.run",
     "torch.distributed.launch": "torch.distributed.launch",
@@ -68,9 +70,19 @@ def recognise(words: Sequence[Field], i: int) -> Start | None:
         at = i + 2 + (TWO_WORDS[name, second] == "lightning" and words[i + 2 :][:1] != []
                       and words[i + 2].text == "model")  # fmt: skip
         return Start(TWO_WORDS[name, second], at, (first.span[0], words[at - 1].span[1]))
+    if NOTEBOOK.fullmatch(name):
+        return _notebook(words, i)
     if not PYTHON.fullmatch(name):
         return None
     return _python(words, i)
+
+
+def _notebook(words: Sequence[Field], i: int) -> Start | None:
+    """`jupyter VERB [options] FILE.ipynb`; without a notebook nothing is known to run."""
+    for at in range(i + 1, len(words)):
+        if words[at].known and words[at].text.endswith(".ipynb"):
+            return Start("python", at, (words[i].span[0], words[at - 1].span[1]))
+    return None
 
 
 def _python(words: Sequence[Field], i: int) -> Start:

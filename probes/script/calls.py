@@ -7,7 +7,7 @@ import os.path
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ddp_assist.probes.script import known
 from ddp_assist.probes.script.arguments import arguments
@@ -597,6 +597,21 @@ def _dict(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Va
     return Value(table=table, of=union(table.values()), kind="dict", exact=exact)
 
 
+def _namespace(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
+    """SimpleNamespace and its kin: the names are attributes, and mostly keys as well."""
+    named = {str(k): v for arg in args for k, v in (arg.table or {}).items()} | dict(kwargs)
+    return _with_attributes(named) if named else None
+
+
+def _with_attributes(named: dict[str, Value]) -> Value:
+    held: dict[Any, Value] = {
+        k: _with_attributes(v.table) if v.table and v.target is None else v
+        for k, v in named.items()
+    }
+    of = union(held.values())
+    return Value(target=Instance(None, held), table=held, of=of, kind="dict")
+
+
 def _copy(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
     return Value(table={}, kind="dict", of=frozenset({"env"}))
 
@@ -673,6 +688,14 @@ _SPECIAL: Final[dict[str, Special]] = {
     "threading.Thread": _thread,
     "functools.partial": _partial,
     "dict": _dict,
+    "types.SimpleNamespace": _namespace,
+    "argparse.Namespace": _namespace,
+    "easydict.EasyDict": _namespace,
+    "munch.Munch": _namespace,
+    "munch.munchify": _namespace,
+    "addict.Dict": _namespace,
+    "ml_collections.ConfigDict": _namespace,
+    "omegaconf.OmegaConf.create": _namespace,
     "os.environ.copy": _copy,
     "vars": _vars,
     "contextlib.closing": _same,

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from ddp_assist.probes.model import Evidence, Finding
 from ddp_assist.probes.script.facts import INIT, SETTERS, ScriptFacts
+from ddp_assist.probes.script.groups import needs_group
 from ddp_assist.probes.script.known import ALIASES, DISTRIBUTED
 from ddp_assist.probes.script.names import missing_names
 from ddp_assist.probes.script.shadow import shadows
@@ -196,12 +197,40 @@ def masked(facts: ScriptFacts) -> Iterator[Finding]:
         for statement in call.tries:
             handlers = [h for h in statement.handlers if _silent(h)]
             if handlers and not call.looped and not call.stray:
+                needs = _goes_on(facts, call)
+                if needs is not None:
+                    sentence = (
+                        "the error of init_process_group is swallowed here, and "
+                        f"{needs.name.rpartition('.')[2]} in "
+                        f"{needs.source.where(getattr(needs.node, 'lineno', 1))} goes on without "
+                        "a group: what is shown is its error, not the first one"
+                    )
+                    init = place(call.source, call.node)
+                    where = {"init": init, "try_span": place(call.source, statement)}
+                    silent = place(call.source, handlers[0].body[0])
+                    yield spot(
+                        "error-masked", sentence, call.source, handlers[0],
+                        silent=silent, **where,
+                    )  # fmt: skip
+                    return
                 sentence = (
                     "the error of init_process_group is swallowed here, so that a later "
                     "and other one is shown"
                 )
                 yield spot("error-masked-maybe", sentence, call.source, handlers[0])
                 return
+
+
+def _goes_on(facts: ScriptFacts, begun: Call) -> Call | None:
+    """What surely needs the group after a start whose failure is not told to anybody."""
+    for gang in facts.gangs:
+        stream = gang.streams[0]
+        if begun in stream:
+            for call in stream[stream.index(begun) + 1 :]:
+                plain = not (call.stray or call.handler or call.tests or call.tries or call.path)
+                if plain and needs_group(call):
+                    return call
+    return None
 
 
 def _tries(facts: ScriptFacts) -> list[ast.Try]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.facts import INIT, Gang, ScriptFacts
 from ddp_assist.probes.script.forks import uses_cuda
-from ddp_assist.probes.script.ranks import collectives
+from ddp_assist.probes.script.ranks import TENSOR, collectives
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Value
 
@@ -31,7 +31,7 @@ def cpu_tensor(facts: ScriptFacts) -> Iterator[Finding]:
         if backend_of(gang) != "nccl":
             continue
         for call in collectives(gang.streams[0]):
-            value = call.args[0] if call.args else None
+            value = call.get("tensor", TENSOR.get(call.name.rpartition(".")[2], 0))
             made = value.call if value is not None else None
             if (
                 made is None

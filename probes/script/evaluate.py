@@ -116,8 +116,6 @@ class Evaluator:
             tracer.happens("name.early", node, (Value(const=node.id),))
         if node.id in known.ALIASES and node.id not in _CASTS:
             return Value(kind=known.ALIASES[node.id])
-        if node.id == "__file__":
-            return Value(const=str(tracer.source.path))
         return Value(kind=node.id)
 
     def _only_guarded(self, name: str) -> bool:
@@ -260,6 +258,10 @@ class Evaluator:
         for side in (first, second):
             if side.kind.endswith("Store()") or side.kind.endswith("Store().get()"):
                 self.tracer.happens(f"{side.kind}.__op__", node, (first, second), receiver=side)
+        if isinstance(op, ast.BitOr) and second.table is not None:
+            exact = first.table is not None and first.exact and second.exact
+            return Value(table={**(first.table or {}), **second.table}, of=of, kind="dict",
+                         exact=exact)  # fmt: skip
         if first.items is not None and second.items is not None:
             exact = first.exact and second.exact
             return Value(items=[*first.items, *second.items], exact=exact, of=of, kind=first.kind)

@@ -144,7 +144,8 @@ def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
                 f"the workers are forked after CUDA was used in {where}: a forked process "
                 "can't use CUDA again; start them with spawn"
             )
-            yield at(call, "fork-after-cuda", sentence, cuda=where, value_span=_context(call))
+            begun, span = _begun(gang, call), _context(call)
+            yield at(begun, "fork-after-cuda", sentence, cuda=where, value_span=span)
             return
     for call in facts.calls("torch.utils.data.DataLoader"):
         workers = facts.value_of(call.get("num_workers", 5))
@@ -204,9 +205,17 @@ def _is_cuda(value: Value) -> bool:
 
 def _context(call: Call) -> list[int] | None:
     """Where get_context("fork") names the way a process is started."""
-    context = call.receiver.call if call.receiver is not None else None
+    context: Call | None = call
+    while context is not None and not context.name.endswith("get_context"):
+        context = context.receiver.call if context.receiver is not None else None
     node = context.node_of("method", 0) if context is not None else None
     return place(context.source, node) if context is not None and node is not None else None
+
+
+def _begun(gang: Gang, call: Call) -> Call:
+    """Where the processes come from: of a pool, where that is made."""
+    pool = call.receiver.call if gang.process.via == "pool" and call.receiver is not None else None
+    return pool or call
 
 
 def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.facts import INIT, SETTERS, Gang, ScriptFacts
-from ddp_assist.probes.script.known import RANK
+from ddp_assist.probes.script.known import COLLECTIVES, RANK
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call
 
@@ -174,6 +174,8 @@ def group_twice(facts: ScriptFacts) -> Iterator[Finding]:
                     continue
                 if call.name == "torch.distributed.destroy_process_group":
                     open_call = None
+                elif open_call is None and _makes_by_itself(facts, call):
+                    open_call = call
                 elif call.name == INIT:
                     if call.depends("initialized"):
                         continue
@@ -193,12 +195,32 @@ def group_twice(facts: ScriptFacts) -> Iterator[Finding]:
                         sentence = (
                             "init_process_group is called a second time in the same "
                             f"process (first in {first})"
+                            if open_call.name == INIT
+                            else f"{open_call.name.rpartition('.')[2]} in {first} has made the "
+                            "default process group already, and init_process_group makes it again"
                         )
                         yield at(
                             call, "process-group-twice", sentence, first=first, **_first(open_call)
                         )
                         return
                     open_call = call
+
+
+_MAKERS = (
+    "accelerate.Accelerator",
+    "accelerate.PartialState",
+    "accelerate.state.PartialState",
+    "deepspeed.init_distributed",
+    "torch.distributed.init_device_mesh",
+    "torch.distributed.device_mesh.init_device_mesh",
+    "transformers.TrainingArguments",
+)
+"""What makes the default group where there is none yet."""
+
+
+def _makes_by_itself(facts: ScriptFacts, call: Call) -> bool:
+    """Under a launcher; started plainly, most of these make no group."""
+    return call.name in _MAKERS and facts.launcher in SETTERS and not call.process.number
 
 
 def _again(stream: tuple[Call, ...], call: Call) -> bool:
@@ -232,7 +254,7 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
     if facts.frameworks or not facts.traces[0].complete or _elsewhere(facts):
         return
     for gang, stream in ((g, s) for g in facts.gangs for s in g.streams):
-        if any(_makes_group(c.name) for c in stream):
+        if any(_makes_group(c.name) and not _for_nobody(facts, c) for c in stream):
             late = _after_the_end(stream)
             if late is not None:
                 what = late.name.rpartition(".")[2]
@@ -249,7 +271,7 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
                 or call.tests
             ):
                 continue
-            if _needs_group(call):
+            if needs_group(call):
                 if (
                     gang.process.number
                     and any(c.name == INIT for c in facts.main.streams[0])
@@ -263,6 +285,15 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
                 )
                 yield at(call, "process-group-missing", sentence, what=what, **_unused_setup(facts))
                 return
+
+
+def _for_nobody(facts: ScriptFacts, call: Call) -> bool:
+    """Whether it stands in a function whose name is written nowhere but where it is defined."""
+    maker = call.stack[0] if call.stray and call.stack else None
+    if not isinstance(maker, ast.FunctionDef) or maker.decorator_list:
+        return False
+    word = re.compile(rf"\b{re.escape(maker.name)}\b")
+    return sum(len(word.findall(source.text)) for source in facts.project.read()) == 1
 
 
 def _unused_setup(facts: ScriptFacts) -> dict[str, object]:
@@ -284,7 +315,7 @@ def _after_the_end(stream: tuple[Call, ...]) -> Call | None:
         elif call.name == "torch.distributed.destroy_process_group":
             whole = not call.args and "group" not in call.kwargs
             gone = gone or (plain and whole and not call.looped)
-        elif gone and plain and _needs_group(call) and "Parallel" not in call.name:
+        elif gone and plain and needs_group(call) and "Parallel" not in call.name:
             return call
     return None
 
@@ -301,9 +332,7 @@ def _makes_group(name: str) -> bool:
     )
 
 
-def _needs_group(call: Call) -> bool:
-    from ddp_assist.probes.script.known import COLLECTIVES
-
+def needs_group(call: Call) -> bool:
     start, _, last = call.name.rpartition(".")
     if start == "torch.distributed" and last in COLLECTIVES:
         return True

@@ -19,7 +19,7 @@ _MAKES = re.compile(r"^torch\.(ones|zeros|tensor|rand|randn|full|empty|arange|ra
 
 _PATIENCE = 1800
 """Seconds after which gloo gives up, unless it is told otherwise."""
-_TENSOR = {
+TENSOR = {
     "all_reduce": 0,
     "broadcast": 0,
     "reduce": 0,
@@ -137,8 +137,8 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
                     yield at(call, "shape-mismatch", sentence, model=True, **_mixed(differs))
                     return
             last = call.name.rpartition(".")[2]
-            if last in _TENSOR and call.name.startswith("torch.distributed."):
-                where = _TENSOR[last]
+            if last in TENSOR and call.name.startswith("torch.distributed."):
+                where = TENSOR[last]
                 made = call.args[where].call if len(call.args) > where else None
                 other = twin.args[where].call if len(twin.args) > where else None
                 if made is not None and other is not None and _shape_differs(made, other):

@@ -102,6 +102,7 @@ def _wrong_value(facts: ScriptFacts) -> Iterator[Finding]:
             node = call.node_of("timeout", 4) or call.node
             span = place(call.source, node)
             yield at(call, "store-misused", sentence, kind="timeout", value_span=span)
+    yield from _bytes_as_text(facts)
     for suffix in ("__op__", "__compare__"):
         for call in facts.calls(*(f"{h}.get().{suffix}" for h in _HOLDERS)):
             others = [a for a in call.args if a is not call.receiver]
@@ -113,6 +114,34 @@ def _wrong_value(facts: ScriptFacts) -> Iterator[Finding]:
                 "store.get gives bytes, which are no number: wrap it in int(...) or float(...)"
             )
             yield at(call, "store-misused", sentence, kind="bytes")
+
+
+_OF_TEXT_ONLY = ("encode", "format", "casefold", "isdecimal", "isnumeric")
+_IN_KIND = ("split", "rsplit", "partition", "replace", "startswith", "endswith", "count", "find")
+"""Methods of bytes whose arguments must be bytes as well."""
+
+
+def _bytes_as_text(facts: ScriptFacts) -> Iterator[Finding]:
+    """What get() gave, used where only text will do."""
+    for call in facts.calls(*(f"{h}.get().{m}" for h in _HOLDERS for m in _OF_TEXT_ONLY)):
+        yield _not_decoded(call, f"bytes have no {call.name.rpartition('.')[2]}()")
+    for call in facts.calls(*(f"{h}.get().{m}" for h in _HOLDERS for m in _IN_KIND)):
+        if any(isinstance(a.const, str) for a in call.args):
+            yield _not_decoded(call, f"{call.name.rpartition('.')[2]}() of bytes takes no text")
+    for call in facts.calls("environ.set", "environ.setdefault"):
+        if len(call.args) > 1 and call.args[1].kind in {f"{h}.get()" for h in _HOLDERS}:
+            yield _not_decoded(call, "os.environ takes text")
+    for call in facts.calls(*(f"{h}.get().__compare__" for h in _HOLDERS)):
+        if any(isinstance(a.const, str) for a in call.args):
+            yield _not_decoded(call, "bytes are never equal to text")
+
+
+def _not_decoded(call: Call, why: str) -> Finding:
+    sentence = f"store.get gives bytes, and {why}: put .decode() behind it"
+    made = call.receiver if call.receiver is not None else call.args[-1]
+    span = place(made.call.source, made.call.node) if made.call is not None else None
+    where = {"value_file": str(made.call.source.path)} if made.call is not None else {}
+    return at(call, "store-misused", sentence, kind="text", value_span=span, **where)
 
 
 def _not_text(value: Value | None) -> str:

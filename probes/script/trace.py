@@ -123,7 +123,8 @@ class Tracer:
 
     def start(self, name: str, source: Source) -> Module:
         """Run a module's body."""
-        module = Module(source, {"__name__": self._name_of(name), "__file__": Value(kind="str")})
+        own = Value(const=str(source.path), kind="str")
+        module = Module(source, {"__name__": self._name_of(name), "__file__": own})
         if name != "__main__" or source is self.project.main:
             self.trace.modules[name] = module
         if source.tree is not None:
@@ -646,7 +647,10 @@ class Tracer:
         args: Sequence[Value],
         kwargs: Mapping[str, Value] | None = None,
     ) -> None:
-        """Follow a function in a process of its own."""
+        """Follow a function, or an object that can be called, in a process of its own."""
+        if isinstance(function.target, Instance) and function.target.owner is not None:
+            found = function.target.owner.find("__call__")
+            function = self.evaluate._bound(found, function) if found is not None else function
         target = function.target if isinstance(function.target, Function) else None
         with self._in_child(via, method, call, target):
             if target is not None and self.process.number < MOST_CHILDREN:

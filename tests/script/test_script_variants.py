@@ -57,7 +57,20 @@ def test_the_cause_comes_first(case: dict[str, Any], tmp_path: Path) -> None:
     assert causes[0] in {case["cause"], *case.get("accept", ())}
 
 
-@pytest.mark.parametrize("case", cases("right"))
+@pytest.mark.parametrize("case", cases("styles"))
+def test_the_cause_comes_first_and_where_it_is(case: dict[str, Any], tmp_path: Path) -> None:
+    causes = diagnosis(case, tmp_path).causes
+    assert causes[:1]
+    assert causes[0].cause in {case["cause"], *case.get("accept", ())}
+    if "at" not in case:  # a folder, or a notebook
+        return
+    at = case["at"]
+    seen = next(f.data for f in causes[0].speaks_for if f.data.get("line"))
+    line = Path(seen["file"]).read_text().splitlines()[seen["line"] - 1]
+    assert any(part in line for part in ([at] if isinstance(at, str) else at)), line
+
+
+@pytest.mark.parametrize("case", cases("right", "styles_right"))
 def test_right_scripts_have_no_cause(case: dict[str, Any], tmp_path: Path) -> None:
     found = diagnosis(case, tmp_path)
     named = [(c.cause, c.speaks_for) for c in found.causes if c.certainty != "possible"]
