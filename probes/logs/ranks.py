@@ -10,7 +10,9 @@ _BIG = 1_000_000  # more ranks than any job has: a number above it is no rank
 
 _LABELS = (
     re.compile(r"\[(?P<how>rank|default|Rank )?(?P<rank>\d{1,7})\]: ?"),
-    re.compile(r"\[\d+,(?P<rank>\d{1,7})\]<std(?:out|err)>: ?"),
+    re.compile(
+        r"\[\d+,(?:mpirank:)?(?P<rank>\d{1,7})(?:,(?P<host>[\w.-]{1,64}))?\]<std(?:out|err)>: ?"
+    ),
     re.compile(r"(?P<rank>\d{1,7}): "),
     re.compile(r"\([A-Za-z_]\w*(?: rank=(?P<rank>\d{1,7}))? pid=\d+(?:, ip=(?P<host>[\w.:]+))?\) "),
     re.compile(r"(?P<host>[A-Za-z][\w.-]*\d): (?=\S)"),

@@ -24,7 +24,8 @@ _OVERLAP = 4_096
 
 # A rank's or a node's label in front of a line, as torch, torchrun, srun, pdsh and mpirun write it.
 _LABEL = re.compile(
-    rb"(?:\[?(?:rank|default|Rank )?\d{1,6}\]?: ?|\[\d+,\d+\]<std(?:err|out)>: ?|"
+    rb"(?:\[?(?:rank|default|Rank )?\d{1,6}\]?: ?|"
+    rb"\[\d+,(?:mpirank:)?\d+(?:,[\w.-]{1,64})?\]<std(?:err|out)>: ?|"
     rb"[A-Za-z][\w.-]{0,62}\d: |\([\w.-]{1,64}(?: pid=\d+)?(?:, ip=[\w.:]+)?\) )"
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from ddp_assist.probes.logs.announced import unannounced
 from ddp_assist.probes.logs.ends import SIGNALS, End, ends
 from ddp_assist.probes.logs.ranks import Line, Traceback, tracebacks
 from ddp_assist.probes.logs.reading import read
@@ -32,6 +33,10 @@ _REPORTS = re.compile(
     r"CalledProcessError$|RemoteTraceback$|RayTaskError|TrainingFailedError$"
 )
 _NOT_A_FAILURE = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "StopIteration"})
+# A program of the system, not one that starts or is a rank.
+_ASIDE = re.compile(
+    r"^/usr/s?bin/(?!torchrun|accelerate|deepspeed|horovodrun|composer|lightning|ray$|python)[\w.-]+$"
+)
 _LIBRARY = re.compile(r"/(?:site|dist)-packages/|/lib/python\d|^<|/importlib/|/torchrun$|/bin/\w+$")
 _SHOWN = 600
 _MOST_RANKS = 65_536
@@ -49,6 +54,8 @@ def told(lines: list[Line]) -> Iterator[Finding]:
     every_end = ends(lines)
     exits = _of_themselves(every_end, lines)
     yield from _ended(exits)
+    if missing := unannounced(lines):
+        yield missing
     if own and own[0].rank is None:
         _rank_from_table(own[0], exits)
     killed = [end for end in exits if end.first and _is_sudden(end, own)]
@@ -88,6 +95,8 @@ def _kind(one: Traceback) -> str:
     name, message = one.exception, f"{one.exception}: {one.message}"
     if _REPORTS.search(name) or name.rpartition(".")[2] in _NOT_A_FAILURE:
         return "report"
+    if one.frames and _ASIDE.match(one.frames[0][0]):
+        return "aside"
     if _FOLLOWS.search(message):
         return "follows"
     distributed = "torch.distributed" in name or name.startswith("Dist") or _in_torch(one)
@@ -294,6 +303,7 @@ PROBES = (
             "killed-by-signal": "bad",
             "exit-code": "info",
             "silent-rank": "bad",
+            "ranks-unannounced": "bad",
             "first-timeout": "info",
             "cascade-only": "info",
         },

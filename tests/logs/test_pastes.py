@@ -52,6 +52,7 @@ def test_what_begins_a_line_of_its_own_is_not_joined() -> None:
         "> KeyError: 'MASTER_ADDR'",
         "[default3]:KeyError: 'MASTER_ADDR'",
         "(RayTrainWorker pid=7, ip=10.0.0.8) [rank2]: KeyError: 'MASTER_ADDR'",
+        "[1,mpirank:0,algo-1]<stderr>:KeyError: 'MASTER_ADDR'",
         "trainer-2  | KeyError: 'MASTER_ADDR'",
         "2026-03-01T08:00:00.123456789Z stderr F KeyError: 'MASTER_ADDR'",
     ],

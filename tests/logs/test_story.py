@@ -43,6 +43,7 @@ def of(rank: int, texts: tuple[str, ...]) -> list[str]:
         ("[default7]:[rank7]: hello", 7, None, False),
         ("5: hello", 5, None, False),
         ("[1,4]<stderr>: hello", 4, None, False),
+        ("[1,mpirank:5,algo-2]<stderr>:hello", 5, "algo-2", False),
         ("gpu12: 3: hello", 3, "gpu12", False),
         ("[rank1]:[E1120 19:26:38.678 x.cpp:1] hello", 1, None, True),
         ("2026-11-20 19:26:38,123 hello", None, None, True),
@@ -183,3 +184,32 @@ def test_real_ranks(how: str, outcome: str, tmp_path: Path) -> None:
     assert outcome in found, ran.stderr.decode(errors="replace")[-3000:]
     pointed = found.get("first-failure") or found["silent-rank"]
     assert pointed.data["rank"] == 1
+
+
+ANNOUNCED = [f"initializing ddp: GLOBAL_RANK: {n}, MEMBER: {n + 1}/4" for n in range(4)]
+
+
+def test_ranks_that_never_announced_themselves_are_named() -> None:
+    found = told(*ANNOUNCED[:2])["ranks-unannounced"]
+    assert found.data["ranks"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "near",
+    [
+        ANNOUNCED,
+        ANNOUNCED[:1],
+        ANNOUNCED[1:3],
+        [*ANNOUNCED[:2], ANNOUNCED[1]],
+        [*ANNOUNCED[:2], "All distributed processes registered. Starting with 4 processes"],
+        [*ANNOUNCED[:2], "Epoch 3: 40%"],
+    ],
+)
+def test_all_of_them_one_line_another_node_and_a_job_under_way_name_nobody(near: list[str]) -> None:
+    assert "ranks-unannounced" not in told(*near)
+
+
+def test_a_traceback_of_a_program_of_the_system_is_no_rank() -> None:
+    aside = [line.replace("/home/ann/fit.py", "/usr/bin/aws") for line in OWN]
+    assert "first-failure" not in told(*aside)
+    assert "first-failure" in told(*(line.replace("/aws", "/torchrun") for line in aside))
