@@ -17,6 +17,7 @@ from ddp_assist.app.tree import Ranked
 from ddp_assist.probes.fleet.compare import folded, own_plan
 from ddp_assist.probes.fleet.meeting import Meeting, Place, joined
 from ddp_assist.probes.launch.plan import Launch, LaunchError
+from ddp_assist.probes.network.endpoint import CANDIDATES
 
 RANKS = {"node-rank-duplicated", "node-rank-out-of-range", "rank-never-started"}
 COUNT = {"nnodes-disagree"}
@@ -37,8 +38,6 @@ LINK = {
     "host-unreachable",
 }  # fmt: skip
 CURABLE = RANKS | COUNT | IDS | ADDRESS | PORT | LINK
-PORTS = (29400, 29501, 29600, 12355, 23456)
-"""Tried after the launch's own, which may be shut or held, and before one that is drawn."""
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 TRIES = 5
 
@@ -166,7 +165,7 @@ def _id(diagnosis: Diagnosis) -> str:
 def _open_port(meeting: Meeting, hub: str, address: str, shared: bool) -> int | None:
     """A port of the hub that nobody holds there and that every other node reaches."""
     own = [] if shared else [meeting.port]
-    ports = [*own, *(p for p in PORTS if p != meeting.port), 20000 + secrets.randbelow(9000)]
+    ports = [*own, *(p for p in CANDIDATES if p != meeting.port), 20000 + secrets.randbelow(9000)]
     between = [(name, hub) for name in meeting.seen if name != hub]
     ways = meeting.connections(between, ports, data=0)
     known = {(w["port"], w["to"]) for w in meeting.ways}

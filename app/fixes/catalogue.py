@@ -7,7 +7,15 @@ from importlib import import_module
 
 from ddp_assist.app.fixes.model import Builder
 
-MODULES = ("launch_edits", "script_edits", "script_port", "script_shadow", "processes")
+MODULES = (
+    "launch_edits",
+    "script_edits",
+    "script_loaders",
+    "script_numbered",
+    "script_port",
+    "script_shadow",
+    "processes",
+)
 
 
 def builders() -> Mapping[str, Builder]:

@@ -11,6 +11,7 @@ from ddp_assist.app.fixes.model import Builder
 
 BUILDERS: Mapping[str, Builder] = {
     "another-port": meeting.another_port,
+    "open-port": meeting.open_port,
     "standalone": meeting.standalone,
     "master-addr": meeting.master_addr,
     "endpoint-with-port": meeting.endpoint_with_port,

@@ -49,6 +49,18 @@ def another_port(situation: Situation) -> Fix | None:
     )  # fmt: skip
 
 
+def open_port(situation: Situation) -> Fix | None:
+    """Another port, which a filter was seen to let through. A trial here would not cross it."""
+    port = situation.value("open_port")
+    if not isinstance(port, int):
+        return None
+    launch = edited(situation, lambda launch, plan: _port(situation, launch, plan, str(port)))
+    return as_fix(
+        situation, f"meet on port {port}, which the filter lets through", launch,
+        does_not="Other ports may be shut too; for good, let the nodes' network in",
+    )  # fmt: skip
+
+
 def _port(situation: Situation, launch: Launch, plan: LaunchPlan, port: str) -> Iterator[Edit]:
     if plan.launcher in PLAIN:
         set_here = plan.assignment("MASTER_PORT") is not None

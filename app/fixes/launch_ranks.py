@@ -25,6 +25,8 @@ from ddp_assist.probes.host.words import counted
 from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import Launch, LaunchPlan
 from ddp_assist.probes.launch.write import Edit, fitting
+from ddp_assist.probes.script.facts import INIT, read_facts, script_of
+from ddp_assist.probes.script.read import ScriptError
 
 
 def same_nnodes(situation: Situation) -> Fix | None:
@@ -53,6 +55,9 @@ def distinct_node_ranks(situation: Situation) -> Fix | None:
         return None
     by_process = all(p.launcher in PLAIN and p.assignment("RANK") for p in plans)
     what = "RANK" if by_process else "NODE_RANK"
+    seen = (plan.environment(situation.target.env) for plan in plans)
+    if all(p.launcher in PLAIN for p in plans) and not any(what in names for names in seen):
+        return None
     old = {id(p): whole(p.env.get(what)) if by_process else p.node_rank for p in plans}
     count = max([len(plans), *(p.nnodes[1] for p in plans if p.nnodes)])
     from_one = sorted(rank or 0 for rank in old.values()) == list(range(1, count + 1))
@@ -79,9 +84,7 @@ def distinct_node_ranks(situation: Situation) -> Fix | None:
     return as_fix(situation, f"a rank of its own for each {each}", edited(situation, rule))
 
 
-def _kept(
-    plans: Sequence[LaunchPlan], old: Mapping[int, int | None], count: int
-) -> dict[int, int]:
+def _kept(plans: Sequence[LaunchPlan], old: Mapping[int, int | None], count: int) -> dict[int, int]:
     """Who has a rank of his own keeps it; 0 belongs to the host that the others are sent to."""
     new: dict[int, int] = {}
     for plan in sorted(plans, key=lambda p: p.host is None or p.host != p.master_addr):
@@ -97,7 +100,7 @@ def _kept(
 def use_torchrun(situation: Situation) -> Fix | None:
     """Plain python turned into torchrun of the same interpreter."""
     plans = situation.target.plans
-    if len(plans) != 1 or plans[0].scheduler:
+    if len(plans) != 1 or plans[0].scheduler or _starts_its_ranks(situation):
         return None
     ranks = _ranks(situation, plans[0])
 
@@ -118,6 +121,17 @@ def use_torchrun(situation: Situation) -> Fix | None:
         trial={"backend": "gloo", "nproc": min(ranks, 8)},
         why="torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each rank",
     )  # fmt: skip
+
+
+def _starts_its_ranks(situation: Situation) -> bool:
+    """Whether the script starts the ranks: each of torchrun's would start all of them again."""
+    script = script_of(situation.target)
+    try:
+        facts = read_facts(situation.target, script) if script is not None else None
+    except (ScriptError, RecursionError):
+        return False
+    children = (gang for gang in facts.gangs if gang.process.number) if facts else ()
+    return any(call.name == INIT for gang in children for call in gang.streams[0])
 
 
 def _ranks(situation: Situation, plan: LaunchPlan) -> int:

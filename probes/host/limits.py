@@ -11,9 +11,12 @@ from ddp_assist.probes.host.cgroup import Cgroup
 from ddp_assist.probes.host.processes import read, snapshot
 from ddp_assist.probes.host.words import brief
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
+from ddp_assist.probes.script.sharing import may_share
 
 MB = 1 << 20
 FEW_FILES = 1024
+FEWEST_FILES = 64
+"""Torchrun and a few ranks of gloo come by with 40, as long as no tensor travels in a file."""
 FEW_PROCESSES = 256
 LITTLE_LOCKED = 64 * MB
 LITTLE_SHM = 256 * MB
@@ -47,7 +50,7 @@ def _look_limits(target: Target) -> Iterator[Finding]:
         files, whose = own, "the launch"
         see = (Evidence("the launch", (f"ulimit -n {own}",)),)
     fine = True
-    if files < FEW_FILES:
+    if files < FEW_FILES and (files < FEWEST_FILES or may_share(target)):
         fine = False
         sentence = f"{whose} may open only {files} files; ranks with DataLoader workers need more"
         yield Finding("limits", "nofile-low", sentence, {"nofile": files}, see)
@@ -94,7 +97,7 @@ def _has_rdma() -> bool:
         return False
 
 
-def _look_shm(_: Target, path: str = "/dev/shm") -> Iterator[Finding]:
+def _look_shm(target: Target, path: str = "/dev/shm") -> Iterator[Finding]:
     see = (Evidence(path, see=("df", "-h", path)),)
     try:
         space = os.statvfs(path)
@@ -108,6 +111,9 @@ def _look_shm(_: Target, path: str = "/dev/shm") -> Iterator[Finding]:
     if space.f_flag & os.ST_RDONLY or not os.access(path, os.W_OK | os.X_OK):
         why = "is mounted read-only" if space.f_flag & os.ST_RDONLY else f"has mode {mode:o}"
         yield Finding("shm", "not-writable", f"{path} {why}, so you may not write there", data, see)
+    elif (0 < size < LITTLE_SHM or 0 <= free < SHM_LEFT < size) and not may_share(target):
+        sentence = f"{path} has {_mb(free)} of {_mb(size)} free, and the script puts nothing there"
+        yield Finding("shm", "fine", sentence, data, see)
     elif 0 < size < LITTLE_SHM:
         sentence = f"{path} holds only {_mb(size)} ({_mb(free)} free)"
         yield Finding("shm", "small", sentence, data, see)

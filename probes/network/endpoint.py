@@ -17,6 +17,7 @@ from ddp_assist.probes.host.words import brief
 from ddp_assist.probes.model import Endpoint, Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network import firewall
 from ddp_assist.probes.network.links import Address, is_ours, plain, way_to
+from ddp_assist.probes.network.ports import bind_error
 from ddp_assist.probes.network.scope import spans_hosts
 from ddp_assist.probes.network.sockets import owner, tcp
 from ddp_assist.probes.network.store import Spoken, fingerprint
@@ -26,6 +27,9 @@ PATIENCE = 4.0
 AT_ONCE = 1.0
 QUIET_PORT = 1
 """tcpmux: a port that nobody uses, so that a host that is up answers with a reset."""
+
+CANDIDATES = (29400, 29501, 29600, 12355, 23456)
+"""Ports that jobs often meet at, where the one that was asked for is shut."""
 
 Reached = Literal["connected", "refused", "reset", "no-answer", "unreachable", "no-route", "failed"]
 
@@ -208,12 +212,34 @@ def _from_outside(found: Finding) -> Iterator[Finding]:
             else "it is on the network"
         )
         sentence = f"{where} gives no answer although the host is up ({why}): packets are dropped"
+        data["open_port"] = _let_through(address)
         yield Finding("firewall", "drops", sentence, data, found.evidence)
     elif found.outcome in ("unreachable", "failed") and found.data["seconds"] < AT_ONCE and alive:
         sentence = f"{where} is refused by a filter ({found.data['errno']}) although the host is up"
+        data["open_port"] = _let_through(address)
         yield Finding("firewall", "rejects", sentence, data, found.evidence)
     elif found.outcome in ("store", "other", "silent", "refused"):
         yield Finding("firewall", "open", f"{where} is reached", data, found.evidence)
+
+
+def _let_through(address: str) -> int | None:
+    """A port of that host that is free and reached, if data ports are reached too."""
+    host = plain(address)
+    if host is None:
+        return None
+    knocks = knock(host, [*CANDIDATES, *_high_ports()], AT_ONCE)
+    if not any(k.answered for k in knocks[len(CANDIDATES) :]):
+        return None
+    return next((k.port for k in knocks[: len(CANDIDATES)] if k.reached == "refused"), None)
+
+
+def _let_in(rules: firewall.Rules) -> int | None:
+    """The same of this host, by its rules."""
+    verdicts = {p: rules.judge(p).verdict for p in (*CANDIDATES, *_high_ports())}
+    if all(verdicts[p] != "open" for p in _high_ports()):
+        return None
+    free = (p for p in CANDIDATES if verdicts[p] == "open" and bind_error(p) == 0)
+    return next(free, None)
 
 
 def _at_home(target: Target) -> list[Finding] | None:
@@ -238,6 +264,7 @@ def _at_home(target: Target) -> list[Finding] | None:
         evidence = (Evidence("nftables", (rule,) if rule else (), see[0].see),)
         if answer.verdict in ("drops", "rejects"):
             sentence = f"a rule of this host {answer.verdict} connections to port {port}"
+            data["open_port"] = None if old else _let_in(rules)
             found.append(Finding("firewall", answer.verdict, sentence, data, evidence))
         elif answer.verdict == "perhaps" or old:
             by = rule or "tables of the older iptables"
@@ -252,8 +279,7 @@ def _at_home(target: Target) -> list[Finding] | None:
 def _look_data_ports(target: Target) -> Iterator[Finding]:
     """Ranks connect to each other on ephemeral ports, which a filter may block although it lets
     the rendezvous through."""
-    low, high = ephemeral()
-    trials = [low + (high - low) * part // 7 for part in (2, 3, 5)]
+    trials = _high_ports()
     for found in target.found(
         "endpoint.store", "endpoint.other", "endpoint.silent", "endpoint.refused"
     ):
@@ -287,6 +313,12 @@ def _look_data_ports(target: Target) -> Iterator[Finding]:
         yield unknown("data-ports", "a rule of this host may block them", **data)
     else:
         yield Finding("data-ports", "open", "this host lets others reach its high ports", data)
+
+
+def _high_ports() -> list[int]:
+    """A few of those that ranks connect to each other at."""
+    low, high = ephemeral()
+    return [low + (high - low) * part // 7 for part in (2, 3, 5)]
 
 
 def ephemeral() -> tuple[int, int]:

@@ -93,6 +93,10 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      TWO.format(C10D.format(id="a"), C10D.format(id="a")).replace("29400", "23456"), {}),
     ("another-port", "torchrun --master-port=29500 t.py", "torchrun --master-port=31111 t.py",
      {"open_port": 31111}),
+    ("open-port", "torchrun --nnodes=2 --master-addr=h0 --master-port=29500 t.py",
+     "torchrun --nnodes=2 --master-addr=h0 --master-port=29400 t.py", {"open_port": 29400}),
+    ("open-port", "export MASTER_ADDR=h0 MASTER_PORT=29500\nRANK=0 on h0 python t.py",
+     "export MASTER_ADDR=h0 MASTER_PORT=29400\nRANK=0 on h0 python t.py", {"open_port": 29400}),
     ("another-port", "cat <<E >x\n--master-port=29500\nE\ntorchrun --master-port=29500 t.py\n",
      "cat <<E >x\n--master-port=29500\nE\ntorchrun --master-port=23456 t.py\n", {}),
     ("standalone", "torchrun --nproc-per-node=2 --master-addr=127.0.0.1 --master-port=29500 t.py",
@@ -230,8 +234,30 @@ def test_only_the_words_it_must(
     assert fix.safety == "command"
 
 
+WORKERS = """
+import torch.distributed as dist, torch.multiprocessing as mp
+def work(rank, size):
+    {init}
+if __name__ == "__main__":
+    mp.spawn(work, args=(2,), nprocs=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("init", "offered"),
+    [("dist.init_process_group('gloo', rank=rank, world_size=size)", False), ("pass", True)],
+)
+def test_a_script_that_starts_its_ranks_is_not_started_once_for_each(
+    init: str, offered: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "t.py").write_text(WORKERS.format(init=init))
+    fix = built("use-torchrun", "python t.py", tmp_path, cause="missing-env")
+    assert (fix is not None) == offered
+
+
 NOTHING: list[tuple[str, str, dict[str, Any]]] = [
     ("another-port", "python t.py", {}),
+    ("open-port", "torchrun --nnodes=2 --master-addr=h0 --master-port=29500 t.py", {}),
     ("another-port", "torchrun --standalone t.py", {}),
     ("standalone", "torchrun --nnodes=2 --master-addr=h t.py", {}),
     ("standalone", "torchrun --standalone t.py", {}),
