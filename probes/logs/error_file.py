@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from ddp_assist.probes.logs import plain_json
+
+# Where the message is a text, as torch before 1.9 wrote it, the file is a record like others.
+_BEGINS = re.compile(rb'\s*\{\s*"message"\s*:\s*\{')
 
 
 def begins(head: bytes) -> bool:
-    return head.lstrip()[:1] == b"{" and head.lstrip()[1:].lstrip().startswith(b'"message"')
+    return bool(_BEGINS.match(head))
 
 
 def as_log(data: bytes) -> tuple[bytes, str]:
@@ -16,8 +21,6 @@ def as_log(data: bytes) -> tuple[bytes, str]:
     except plain_json.NotPlain as why:
         return data, f"not a torch error file: {why}"
     said = value.get("message")
-    if isinstance(said, str):
-        return said.encode("utf-8", "backslashreplace"), ""
     stack = said.get("extraInfo", {}) if isinstance(said, dict) else {}
     stack = stack.get("py_callstack") if isinstance(stack, dict) else None
     if not isinstance(said, dict) or not isinstance(stack, str):

@@ -18,18 +18,26 @@ class NotPlain(ValueError):
 def load(data: bytes) -> Any:
     if len(data) > MOST_BYTES:
         raise NotPlain(f"it has {len(data)} bytes, more than is read")
-    depth = 0
+    # So few brackets can't nest deeply, as in most lines of a log.
+    if data.count(b"{") + data.count(b"[") > _DEEPEST and _depth(data) > _DEEPEST:
+        raise NotPlain("it is nested too deeply")
+    try:
+        return _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise NotPlain(f"it is no JSON: {error}"[:200]) from None
+
+
+def _depth(data: bytes) -> int:
+    depth = deepest = 0
     for token in _BRACKETS.finditer(data):
         if token.group() in (b"[", b"{"):
             depth += 1
+            deepest = max(deepest, depth)
+            if deepest > _DEEPEST:
+                break
         elif token.group() in (b"]", b"}"):
             depth -= 1
-        if depth > _DEEPEST:
-            raise NotPlain("it is nested too deeply")
-    try:
-        return json.loads(data, parse_constant=_constant, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        raise NotPlain(f"it is no JSON: {error}"[:200]) from None
+    return deepest
 
 
 def _constant(name: str) -> None:
@@ -41,3 +49,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise NotPlain("a key stands there twice")
     return found
+
+
+# Made once: a log of records has one for each of its lines.
+_DECODER = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object)

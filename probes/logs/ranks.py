@@ -16,7 +16,14 @@ _LABELS = (
     re.compile(r"(?P<rank>\d{1,7}): "),
     re.compile(r"\([A-Za-z_]\w*(?: rank=(?P<rank>\d{1,7}))? pid=\d+(?:, ip=(?P<host>[\w.:]+))?\) "),
     re.compile(r"(?P<host>[A-Za-z][\w.-]*\d): (?=\S)"),
+    re.compile(r"(?P<host>[A-Za-z][\w.-]{0,62}) {1,40}\| "),
 )  # fmt: skip
+# A time in front of the whole line, as collectors of logs and Python's logging write it.
+_STAMP = re.compile(
+    r"(?:> ?)?\[?\d{4}-\d\d-\d\d[T_ ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?"
+    r"(?:[ \t]std(?:out|err) [FP](?=[ \t]))?(?:[ \t]|,(?=\"))"
+)
+_QUOTED = re.compile(r"> ?(?![> ]?>)")
 _C10D = re.compile(r"\[?[IWEF](?P<month>\d\d)(?P<day>\d\d) (?P<time>\d\d:\d\d:\d\d(?:\.\d+)?)")
 _ISO = re.compile(
     r"\[?(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[T_ ](?P<time>\d\d:\d\d:\d\d(?:[.,]\d+)?)"
@@ -80,7 +87,13 @@ class Traceback:
 
 def taken_apart(file: str, number: int, text: str, rank: int | None = None) -> Line:
     """A line of a file; `rank` is what the file's name says; a label in the line knows better."""
-    line = Line(file, number, text.rstrip("\r"), rank)
+    text = text.rstrip("\r")
+    when = None
+    if quoted := _QUOTED.match(text):
+        text = text[quoted.end() :]
+    if stamp := _STAMP.match(text):
+        when, text = _when(stamp.group()), text[stamp.end() :]
+    line = Line(file, number, text, rank)
     for _ in range(3):
         label = next(filter(None, (pattern.match(line.text) for pattern in _LABELS)), None)
         if label is None:
@@ -91,7 +104,7 @@ def taken_apart(file: str, number: int, text: str, rank: int | None = None) -> L
         line = replace(line, rank=_number(inside.group(1) or inside.group(2)))
     if nccl := _NCCL.search(line.text, 0, 200):
         line = replace(line, host=line.host or nccl["host"])
-    return replace(line, when=_when(line.text))
+    return replace(line, when=_when(line.text) if when is None else when)
 
 
 def _relabelled(line: Line, label: re.Match[str]) -> Line:

@@ -26,7 +26,8 @@ _OVERLAP = 4_096
 _LABEL = re.compile(
     rb"(?:\[?(?:rank|default|Rank )?\d{1,6}\]?: ?|"
     rb"\[\d+,(?:mpirank:)?\d+(?:,[\w.-]{1,64})?\]<std(?:err|out)>: ?|"
-    rb"[A-Za-z][\w.-]{0,62}\d: |\([\w.-]{1,64}(?: pid=\d+)?(?:, ip=[\w.:]+)?\) )"
+    rb"[A-Za-z][\w.-]{0,62}\d: |[A-Za-z][\w.-]{0,62} {1,40}\| |"
+    rb"\([\w.-]{1,64}(?: pid=\d+)?(?:, ip=[\w.:]+)?\) )"
 )
 
 
@@ -252,7 +253,8 @@ def _around(
         edge = later
     if across:
         return [(distance, bare(text).rstrip(b"\r")) for distance, text in around]
-    label = label_of(data[begin:stop])
+    around = [(distance, _unstamped(text)) for distance, text in around]
+    label = label_of(_unstamped(data[begin:stop]))
     return [(distance, text[len(label) :].rstrip(b"\r"))
             for distance, text in around if label_of(text) == label]  # fmt: skip
 
@@ -263,10 +265,21 @@ def label_of(text: bytes) -> bytes:
 
 
 _QUOTED = re.compile(rb"[>`\"' \t]{0,8}")
+# The time that a collector of logs set before each line.
+_STAMP = re.compile(
+    rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
+    rb"(?:[ \t]std(?:out|err) [FP](?=[ \t]))?(?:[ \t]|,(?=\"))"
+)
+
+
+def _unstamped(text: bytes) -> bytes:
+    found = _STAMP.match(text)
+    return text[found.end() :] if found else text
 
 
 def bare(text: bytes) -> bytes:
     """A line without the labels before it and the quotation marks of a paste around it."""
+    text = _unstamped(text)
     for _ in range(3):
         rest = text[len(label_of(text)) :]
         quoted = _QUOTED.match(rest)

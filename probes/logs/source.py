@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ddp_assist.probes.logs import error_file, plain_json
+from ddp_assist.probes.logs import error_file, plain_json, records
 from ddp_assist.probes.logs.engine import compiled
+from ddp_assist.probes.logs.parted import parted
 
 Kind = Literal["log", "pickle"]
 
@@ -102,9 +103,15 @@ class Source:
             self.notes += [trouble] if trouble else []
             yield text
             return
+        if records.begins(first):
+            self.notes.append("these are records: their messages were read, and lines are theirs")
+            yield from records.texts(_chain(first, blocks))
+            return
         encoding = _encoding(first)
         if encoding == "utf-8":
-            yield first
+            second = next(blocks, b"")
+            yield first if second else parted(first)
+            yield second
             yield from blocks
             return
         decoder = codecs.getincrementaldecoder(encoding)("backslashreplace")
