@@ -1,11 +1,15 @@
-"""Files: written private, whole or not at all, never through a link; read only when regular."""
+"""Files: written private, whole or not at all, never through a link; read only when regular; and
+without a name where they are only wanted for a while."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 class WriteFailed(Exception):
@@ -55,3 +59,11 @@ def read_limited(path: Path, limit: int = 8 << 20) -> bytes:
     if len(data) > limit:
         raise ReadFailed(f"{path} is larger than {limit} bytes")
     return data
+
+
+@contextmanager
+def unnamed_file() -> Iterator[tuple[IO[bytes], str]]:
+    """A private file that no death of ours leaves behind, and the path by which we and the
+    programs we start open it."""
+    with tempfile.TemporaryFile() as file:
+        yield file, f"/proc/{os.getpid()}/fd/{file.fileno()}"

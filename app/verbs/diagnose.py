@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from ddp_assist.app import prove
 from ddp_assist.app.cli import DEADLINE, FOUND, INCONCLUSIVE, OK, UNREADABLE, Wrong
 from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
 from ddp_assist.app.export import write_all
-from ddp_assist.app.files import WriteFailed
+from ddp_assist.app.files import WriteFailed, unnamed_file
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.hosts_drawn import summary
 from ddp_assist.app.options import (
@@ -180,9 +179,9 @@ def _stdin_as_file(asked: Question) -> Iterator[Question]:
         return
     from dataclasses import replace
 
-    with tempfile.NamedTemporaryFile(prefix="ddp-assist-log-") as kept:
+    with unnamed_file() as (kept, name):
         while block := sys.stdin.buffer.read(1 << 20):
             kept.write(block)
         kept.flush()
-        logs = tuple(kept.name if log == "-" else log for log in asked.logs)
+        logs = tuple(name if log == "-" else log for log in asked.logs)
         yield replace(asked, logs=logs)
