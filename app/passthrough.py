@@ -31,6 +31,8 @@ class Kept:
     """The first and the last of what was printed."""
 
     file: IO[bytes]
+    name: str
+    """By which others open the file."""
     tail: bytearray = field(default_factory=bytearray)
     size: int = 0
     last: float = field(default_factory=time.monotonic)
@@ -52,7 +54,7 @@ class Kept:
         self.file.write(self.tail[-TAIL:])
         self.file.flush()
         self.file.seek(at)
-        return self.file.name
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,7 @@ def _signals(job: _Job, on_screen: bool) -> Iterator[int]:
     def listen() -> None:
         while not done.is_set():
             info = signal.sigtimedwait(PASSED, 0.2)
-            if info is None:
+            if info is None or done.is_set():
                 continue
             by_process = info.si_code <= SENT_BY_A_PROCESS
             if not by_process and info.si_signo in ENDINGS:
@@ -219,6 +221,7 @@ def _signals(job: _Job, on_screen: bool) -> Iterator[int]:
         yield woken
     finally:
         done.set()
+        os.kill(os.getpid(), signal.SIGWINCH)  # the listener takes it and sees that it is done
         listener.join(1)
         os.close(woken)
         os.close(wake)

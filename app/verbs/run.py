@@ -6,29 +6,25 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ddp_assist.app.before import troubles
 from ddp_assist.app.cli import OK, UNREADABLE, Wrong
-from ddp_assist.app.diagnose import Diagnosis, Question, diagnose, weights
-from ddp_assist.app.diagnose import look as read_only
+from ddp_assist.app.files import unnamed_file
 from ddp_assist.app.options import add_fleet, launch_of, parser, question, seconds, split
 from ddp_assist.app.passthrough import Ended, Kept
 from ddp_assist.app.passthrough import run as pass_through
-from ddp_assist.app.verbs.diagnose import answer
-from ddp_assist.probes.host.processes import look, snapshot
-from ddp_assist.probes.launch.plan import LaunchError
+from ddp_assist.app.question import Question
+from ddp_assist.app.watch import Watch
 from ddp_assist.probes.model import Target
 
+if TYPE_CHECKING:
+    from ddp_assist.app.diagnose import Diagnosis
+# What looks at a job in trouble is imported when there is one: until then nobody waits for it.
+
 USUAL = 300.0
-IDLE = 0.05
-"""A job that uses less of a core than this and prints nothing makes no progress."""
-AT_WORK = frozenset({"job.healthy", "job.starting", "job.waits-briefly"})
-"""What the ranks show when silence is no hang."""
 
 
 def run(verb: str, words: list[str]) -> int:
@@ -49,18 +45,25 @@ def run(verb: str, words: list[str]) -> int:
         raise Wrong(f"there is no command {command[0]}", UNREADABLE)
     given.log, given.script, given.python, given.symptom = [], None, None, None
     asked = question(given, command)
+    for sentence in troubles(asked):
+        say(f"before the start: {sentence}")
 
-    with tempfile.NamedTemporaryFile(prefix="ddp-assist-run-") as file:
-        kept = Kept(file)
+    with unnamed_file() as (file, name):
+        kept = Kept(file, name)
         code = OK
+
+        def tell(about: Question, ready: Diagnosis | None = None) -> int:
+            from ddp_assist.app.verbs.diagnose import answer
+
+            return answer(
+                about, given.no_trial, None, given.json, given.out, ready=ready,
+                fleet=given.fleet,
+            )  # fmt: skip
 
         def hangs(found: Diagnosis) -> bool:
             nonlocal code
             say(f"no output and no work for {watch.after:g} s, and the ranks do not go on")
-            code = answer(
-                found.question, given.no_trial, None, given.json, given.out, ready=found,
-                fleet=given.fleet,
-            )
+            code = tell(found.question, found)
             return given.hang_after is not None
 
         watch = Watch(kept, asked, given.hang_after or USUAL, hangs)
@@ -71,23 +74,24 @@ def run(verb: str, words: list[str]) -> int:
         if ended.hung:
             return code
         if ended.code == 0:
-            if tells_of_failure(kept.so_far()):
+            if kept.size and tells_of_failure(kept.so_far()):
                 say("the job ended with exit code 0, but its output tells of a failure")
-                now = replace(asked, logs=(kept.so_far(),))
-                answer(now, given.no_trial, None, given.json, given.out, fleet=given.fleet)
+                tell(replace(asked, logs=(kept.so_far(),)))
             return OK
         if ended.asked_for:
             return same_end(ended)
         say(f"the job failed with {'signal' if ended.code < 0 else 'exit code'} {abs(ended.code)}")
-        now = replace(asked, logs=(kept.so_far(),))
-        return answer(now, given.no_trial, None, given.json, given.out, fleet=given.fleet)
+        return tell(replace(asked, logs=(kept.so_far(),)))
 
 
 def tells_of_failure(log: str) -> bool:
     """A launch that only waits for its ranks ends with 0 whatever they met."""
-    _, found, _ = read_only(Target(logs=(log,)), choose=lambda probe: probe.id == "log")
-    weight = weights()
-    return any(weight.get(finding.key) == "bad" for finding in found)
+    from ddp_assist.probes.logs.log import PROBES as READERS
+    from ddp_assist.probes.runner import run as ask
+
+    readers = [probe for probe in READERS if probe.id == "log"]
+    found = ask(readers, Target(logs=(log,)))
+    return any(readers[0].outcomes.get(finding.outcome) == "bad" for finding in found)
 
 
 def say(text: str) -> None:
@@ -100,82 +104,3 @@ def same_end(ended: Ended) -> int:
         signal.signal(-ended.code, signal.SIG_DFL)
         os.kill(os.getpid(), -ended.code)
     return ended.code if ended.code >= 0 else 128 - ended.code
-
-
-class Watch:
-    """Silent for long enough, none of its processes works, and a look at the ranks agrees.
-
-    The look goes on beside the job, whose output is passed through meanwhile: a job that only
-    sleeps, or waits for a moment, never hears of it.
-    """
-
-    def __init__(
-        self, kept: Kept, asked: Question, after: float, hangs: Callable[[Diagnosis], bool]
-    ) -> None:
-        self.kept, self.asked, self.after, self.hangs = kept, asked, after, hangs
-        self.cpu: dict[int, float] = {}
-        self.since = self.quiet_since = time.monotonic()
-        self.looking: threading.Thread | None = None
-        self.found: Diagnosis | None = None
-        self.told = False
-
-    def is_hung(self, pid: int) -> bool:
-        if self.told:
-            return False
-        if self.looking is not None:
-            return not self.looking.is_alive() and self._judge()
-        if self._quiet(pid) >= self.after:
-            self._begin(pid)
-        return False
-
-    def _begin(self, pid: int) -> None:
-        now = replace(self.asked, logs=(self.kept.so_far(),), job=pid)
-        self.begun = time.monotonic()
-
-        def examine() -> None:
-            try:
-                self.found = diagnose(now)
-            except LaunchError:
-                self.found = None
-
-        self.looking = threading.Thread(target=examine, daemon=True)
-        self.looking.start()
-
-    def _judge(self) -> bool:
-        """Whether the job, silent before and during the look, is to be ended."""
-        found, self.found, self.looking = self.found, None, None
-        self.quiet_since = time.monotonic()
-        if found is None or self.kept.last > self.begun or not is_evident(found, self.after):
-            return False
-        self.told = True
-        return self.hangs(found)
-
-    def _quiet(self, pid: int) -> float:
-        """Seconds for which nothing was printed and no process of the job worked."""
-        now = time.monotonic()
-        if now - self.since >= min(2.0, self.after / 2):
-            cpu = self._work(pid)
-            used = max((cpu[p] - self.cpu.get(p, 0.0) for p in cpu), default=0.0)
-            if used / (now - self.since) >= IDLE or not self.cpu:
-                self.quiet_since = now
-            self.cpu, self.since = cpu, now
-        self.quiet_since = max(self.quiet_since, self.kept.last)
-        return now - self.quiet_since
-
-    def _work(self, pid: int) -> dict[int, float]:
-        everyone = snapshot()
-        family = [look(pid), *everyone.descendants(pid)]
-        return {p.pid: p.cpu for p in family if p is not None}
-
-
-def is_evident(found: Diagnosis, after: float) -> bool:
-    """Whether the ranks show a hang, or everybody waits and something here explains it."""
-    job = [f for f in found.findings if f.probe == "job"]
-    if any(f.key in AT_WORK for f in job):
-        return False
-    quiet = [f.data["quiet_s"] for f in job if f.data.get("quiet_s") is not None]
-    if quiet and min(quiet) < after / 2:
-        return False
-    if any(found.weights.get(f.key) == "bad" for f in job):
-        return True
-    return any(r.certainty != "possible" for r in found.causes)

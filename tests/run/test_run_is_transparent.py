@@ -263,3 +263,32 @@ def test_a_command_that_can_not_be_started_is_said_before_anything_else(tmp_path
     done = subprocess.run([*TOOL, str(bad)], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "can't be started" in done.stderr
+
+
+def test_nothing_is_left_in_the_temporary_folder_however_it_ends(tmp_path: Path) -> None:
+    """Neither in front of a job that prints, nor while a log comes in on stdin."""
+    run = [*TOOL, "sh", "-c", "echo ready; exec sleep 60"]
+    for words in (run, [TOOL[0], "diagnose", "--log", "-"]):
+        ours = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+        assert ours.stdin is not None and ours.stdout is not None
+        kept: list[str] = []
+        with ours:
+            if words is run:
+                assert ours.stdout.readline() == b"ready\n"
+            else:
+                ours.stdin.write(b"Address already in use\n" * 9999)
+            for _ in range(600):
+                fds = Path(f"/proc/{ours.pid}/fd").iterdir()
+                kept = [t for fd in fds if (t := os.readlink(fd)).startswith(str(tmp_path))]
+                if kept:
+                    break
+                time.sleep(0.05)
+            assert kept, "it keeps nothing yet"
+            job = psutil.Process(ours.pid).children()
+            ours.kill()
+            for child in job:
+                child.kill()
+        assert list(tmp_path.iterdir()) == []
