@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from ddp_assist.app.diagnose import weights
 from ddp_assist.app.tree import load, rank, recognised
 from ddp_assist.probes.jobs.live import Shown, live
+from ddp_assist.probes.jobs.peek import asked
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.network.holder import user_name
 from ddp_assist.probes.text import clean
 
 
-def alive(with_stacks: bool = False) -> list[dict[str, Any]]:
-    """Every job with what each rank is doing; stacks are asked of py-spy, and only on request."""
-    return [as_json(shown) for shown in live(with_stacks)]
+def alive(with_stacks: bool = False, touch: bool = False) -> list[dict[str, Any]]:
+    """Every job with what each rank is doing; stacks are asked of py-spy, and only on request.
+
+    `touch` is the user's yes to a connection to the stores of own jobs that wait in rendezvous.
+    """
+    every = live(with_stacks)
+    if touch:
+        every = [
+            Shown(s.scene, (*s.findings, *asked(s.scene))) if s.scene.job.uid == os.getuid() else s
+            for s in every
+        ]
+    return [as_json(shown) for shown in every]
 
 
 def as_json(shown: Shown) -> dict[str, Any]:
@@ -40,18 +51,30 @@ def as_json(shown: Shown) -> dict[str, Any]:
             }
             for d in scene.doing
         ],
-        "missing": job.missing,
+        "missing": job.missing or _told_missing(shown.findings),
         "verdict": verdict(shown.findings),
     }
+
+
+def _told_missing(findings: Sequence[Finding]) -> list[int]:
+    """Ranks that the job's own store misses."""
+    peeked = (f.data.get("missing") for f in findings if f.probe == "store-peek")
+    return next(filter(None, peeked), [])
 
 
 def verdict(findings: Sequence[Finding]) -> dict[str, str | None]:
     """The likeliest cause, from what the job shows alone; `diagnose --job PID` asks the rest."""
     weigh = weights()
-    bad = [f for f in findings if weigh[f.key] == "bad"]
+    bad = [f for f in findings if weigh.get(f.key) == "bad"]
     if not bad:
         sentence = findings[0].sentence if findings else "nothing is known"
         return {"cause": None, "sentence": sentence}
     tree = load()
-    ranked = rank(tree, findings, recognised(tree, bad), {"job"}, weigh)
-    return {"cause": ranked[0].cause if ranked else None, "sentence": bad[0].sentence}
+    probes = {f.probe for f in findings}
+    ranked = rank(tree, findings, recognised(tree, bad), probes, weigh)
+    sentence = "; ".join(dict.fromkeys(f.sentence for f in bad[:1] + _peeked(bad)))
+    return {"cause": ranked[0].cause if ranked else None, "sentence": sentence}
+
+
+def _peeked(findings: Sequence[Finding]) -> list[Finding]:
+    return [f for f in findings if f.probe == "store-peek"]

@@ -19,8 +19,10 @@ def run(verb: str, words: list[str]) -> int:
     p = parser(verb, "The distributed jobs alive on this host, and what each rank is doing.")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument("--stacks", action="store_true", help="ask py-spy where your ranks stand")
+    p.add_argument("--peek", action="store_true",
+                   help="ask the stores of jobs that wait in rendezvous who joined")  # fmt: skip
     given = p.parse_args(words)
-    shown = alive(given.stacks)
+    shown = alive(given.stacks, given.peek)
     if given.json:
         json.dump({"schema": SCHEMA, "jobs": shown}, sys.stdout, allow_nan=False, indent=1)
         print()

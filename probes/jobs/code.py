@@ -17,7 +17,7 @@ LOOPS = (ast.For, ast.AsyncFor, ast.While)
 class Parting:
     """How the way of one rank differs from that of another."""
 
-    how: Literal["left-loop", "branch", "branches", ""]
+    how: Literal["left-loop", "branch", "own-branch", "branches", ""]
     text: str = ""
     """The line of the script that parts them."""
 
@@ -32,7 +32,8 @@ def parting(odd: Sequence[Spot], other: Sequence[Spot]) -> Parting:
             way = _parted(one, two)
             # Past the call that the other is still in: it has left the loop in there as well.
             past = one.line > two.line and not way.how
-            return (_first_loop(outer[depth + 1 :]) if past else None) or way
+            inner = outer[depth + 1 :] if past else []
+            return _first_loop(inner) or _first_branch(inner) or way
     return Parting("")
 
 
@@ -41,6 +42,15 @@ def _first_loop(inner: Sequence[Spot]) -> Parting | None:
         for node in _around(spot.file, spot.line):
             if isinstance(node, LOOPS):
                 return Parting("left-loop", source(spot.file)[node.lineno - 1].strip())
+    return None
+
+
+def _first_branch(inner: Sequence[Spot]) -> Parting | None:
+    """Past a call in which the others are in a branch: there it did not go."""
+    for spot in inner:
+        for node in _around(spot.file, spot.line):
+            if isinstance(node, ast.If):
+                return Parting("branch", source(spot.file)[node.lineno - 1].strip())
     return None
 
 
@@ -58,8 +68,10 @@ def _parted(odd: Spot, other: Spot) -> Parting:
             _side(node, odd.line) == _side(node, other.line)
         ):
             continue
-        both = node in mine and node in theirs
-        return Parting("branches" if both else "branch", lines[node.lineno - 1].strip())
+        text = lines[node.lineno - 1].strip()
+        if node in mine and node in theirs:
+            return Parting("branches", text)
+        return Parting("own-branch" if node in mine else "branch", text)
     return Parting("")
 
 

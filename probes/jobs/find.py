@@ -5,127 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from ddp_assist.probes.host.processes import Process, Processes, read
+from ddp_assist.probes.jobs.ranks import (
+    Job,
+    Rank,
+    as_number,
+    is_loopback,
+    is_spawned,
+    number_in,
+)
 from ddp_assist.probes.network.holder import is_launcher, is_torch, launches, short
 
 GROUP_THREADS = ("pt_tcpstore", "pt_gloo", "gloo_", "pt_nccl")
 """Threads that only a process has which joined a store or a group, or hosts one."""
 WORKERS = ("pt_data_", "pt_inductor")
 NEVER = ("resource_tracker", "forkserver", "semaphore_tracker")
-MOST_RANKS = 1 << 16
-"""No world is larger; a variable may hold anything."""
-LOOPBACK = ("", "localhost", "::1", "ip6-localhost")
-
-Told = Literal["environment", "stack", "command line", "start order", ""]
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """One process of a job. `rank` is None where nothing tells it."""
-
-    process: Process
-    rank: int | None
-    local_rank: int | None
-    env: Mapping[str, str]
-    told_by: Told = "environment"
-
-    @property
-    def name(self) -> str:
-        """How a sentence calls it."""
-        number = "?" if self.rank is None else self.rank
-        return f"rank {number} (pid {self.process.pid})"
-
-
-@dataclass(slots=True)
-class Job:
-    """Ranks that were told to meet at the same place."""
-
-    id: str
-    launcher: Process | None
-    kind: str
-    host: str
-    port: int | None
-    world_size: int | None
-    ranks: list[Rank] = field(default_factory=list)
-    ports: dict[int, list[int]] = field(default_factory=dict)
-    """Who was told which port, where the ranks were told different ones."""
-    helpers: dict[int, list[Process]] = field(default_factory=dict)
-    """What the ranks started themselves: workers of data loaders and compilers, trackers."""
-    seen_at: float = 0.0
-    """When its processes were read, on the monotonic clock."""
-    dead: list[Process] = field(default_factory=list)
-    """Ended children of the launcher that nobody fetched yet."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether all ranks of it belong on this host."""
-        sizes = [_number(r.env, "LOCAL_WORLD_SIZE") for r in self.ranks]
-        if any(size is not None for size in sizes):
-            return all(size == self.world_size for size in sizes)
-        return is_loopback(self.host)
-
-    @property
-    def missing(self) -> list[int]:
-        """Ranks that should live here and do not."""
-        here = self._here()
-        return [n for n in self._expected() if n not in here]
-
-    @property
-    def elsewhere(self) -> list[int]:
-        """Ranks that are not on this host, and need not be."""
-        if self.world_size is None or None in self._here():
-            return []
-        known = {*self._expected(), *self._here()}
-        return [n for n in range(min(self.world_size, MOST_RANKS)) if n not in known]
-
-    @property
-    def twice(self) -> list[int]:
-        """Ranks that two processes claim to be."""
-        seen: set[int] = set()
-        again: set[int] = set()
-        for r in self.ranks:
-            if r.rank is not None:
-                (again if r.rank in seen else seen).add(r.rank)
-        return sorted(again)
-
-    @property
-    def uid(self) -> int | None:
-        first = self.ranks[0].process if self.ranks else self.launcher
-        return first.uid if first else None
-
-    @property
-    def is_left_over(self) -> bool:
-        """Whether whoever started the ranks is gone."""
-        orphans = [r for r in self.ranks if r.process.ppid == 1]
-        return bool(orphans) and self.launcher is None and all(
-            "TORCHELASTIC_RUN_ID" in r.env or _is_spawned(r.process.argv or ()) for r in orphans
-        )  # fmt: skip
-
-    @property
-    def pids(self) -> list[int]:
-        return [r.process.pid for r in self.ranks]
-
-    def _here(self) -> set[int | None]:
-        return {r.rank for r in self.ranks}
-
-    def _expected(self) -> Sequence[int]:
-        """The ranks that belong to the nodes whose processes we see."""
-        if self.world_size is None or None in self._here():
-            return []
-        if self.is_local:
-            return range(min(self.world_size, MOST_RANKS))
-        nodes: set[tuple[int, int]] = set()
-        for r in self.ranks:
-            size, node = _number(r.env, "LOCAL_WORLD_SIZE"), _number(r.env, "GROUP_RANK")
-            if size is not None and node is not None and size <= self.world_size:
-                nodes.add((node, size))
-        return sorted({n for node, size in nodes for n in range(node * size, (node + 1) * size)})
-
-
-def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
 
 
 def find_jobs(processes: Processes) -> list[Job]:
@@ -191,11 +86,6 @@ def family(job: Job, processes: Processes) -> set[int]:
     return pids
 
 
-def _is_spawned(words: Sequence[str]) -> bool:
-    """A child of multiprocessing's spawn method."""
-    return any("spawn_main(" in word for word in words[:8])
-
-
 @dataclass(frozen=True, slots=True)
 class _Tree:
     """All processes, and what was read of them: each file once."""
@@ -250,12 +140,12 @@ def in_group(process: Process) -> bool:
 def _named(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
     """Ranks whose environment says which they are, by the place where they are to meet."""
     envs = {p.pid: tree.env(p) for p in pythons if p.state not in "ZX"}
-    named = {pid for pid, env in envs.items() if _number(env, "RANK") is not None}
+    named = {pid for pid, env in envs.items() if number_in(env, "RANK") is not None}
     ranks = [p for p in pythons if p.pid in named and not _is_helper(tree, p, envs, named)]
     found: dict[tuple[str, ...], Job] = {}
     for process in ranks:
         env = envs[process.pid]
-        host, port = env.get("MASTER_ADDR", ""), _number(env, "MASTER_PORT")
+        host, port = env.get("MASTER_ADDR", ""), number_in(env, "MASTER_PORT")
         run = env.get("TORCHELASTIC_RUN_ID", "")
         place = _netns(process) if is_loopback(host) else ""
         key = (
@@ -268,8 +158,8 @@ def _named(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
         job = found.setdefault(
             key, Job(str((launcher or process).pid), launcher, kind, host, port, None)
         )
-        job.world_size = job.world_size or _number(env, "WORLD_SIZE")
-        job.ranks.append(Rank(process, _number(env, "RANK"), _number(env, "LOCAL_RANK"), env))
+        job.world_size = job.world_size or number_in(env, "WORLD_SIZE")
+        job.ranks.append(Rank(process, number_in(env, "RANK"), number_in(env, "LOCAL_RANK"), env))
     return iter(found.values())
 
 
@@ -298,7 +188,7 @@ def _is_helper(
 def _is_copy(tree: _Tree, process: Process, parent: Process) -> bool:
     """Started by multiprocessing, not as a program of its own."""
     words = tree.argv(process)
-    return _is_spawned(words) or bool(words) and words == tree.argv(parent)
+    return is_spawned(words) or bool(words) and words == tree.argv(parent)
 
 
 def _same_rank(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
@@ -323,7 +213,7 @@ def _spawned(tree: _Tree, pythons: Sequence[Process]) -> Iterator[Job]:
         above = tree.processes.get(process.ppid)
         envs[process.pid] = env = tree.env(process)
         inherited = above is not None and _is_copy(tree, process, above)
-        if _number(env, "RANK") is None or inherited:
+        if number_in(env, "RANK") is None or inherited:
             families.setdefault(process.ppid, []).append(process)
     for ppid, children in families.items():
         above = tree.processes.get(ppid)
@@ -366,7 +256,7 @@ def _in_order(
     children = sorted(children, key=lambda p: (p.started, p.pid))
     first = envs[children[0].pid]
     host = first.get("MASTER_ADDR") or _word(children[0], "master-addr") or ""
-    port = _number(first, "MASTER_PORT") or _option(children[0], "master-port")
+    port = number_in(first, "MASTER_PORT") or _option(children[0], "master-port")
     job = Job(name, above, "spawn" if alone else "env", host, port, None)
     for place, process in enumerate(children):
         job.world_size = job.world_size or _option(process, "world-size")
@@ -484,17 +374,8 @@ def _word(process: Process, name: str) -> str | None:
 
 
 def _option(process: Process, name: str) -> int | None:
-    return _as_number(_word(process, name) or "")
+    return as_number(_word(process, name) or "")
 
 
 def _kind(process: Process) -> str:
     return short(process.argv or (process.comm,)).split(" ")[0]
-
-
-def _number(env: Mapping[str, str], name: str) -> int | None:
-    return _as_number(env.get(name, ""))
-
-
-def _as_number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-

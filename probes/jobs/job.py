@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ddp_assist.probes.host.processes import snapshot
-from ddp_assist.probes.jobs.find import Job, family, find_jobs, unnamed
+from ddp_assist.probes.jobs.find import family, find_jobs, unnamed
+from ddp_assist.probes.jobs.ranks import Job
 from ddp_assist.probes.jobs.scene import settled
 from ddp_assist.probes.jobs.verdict import OUTCOMES, judge
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target

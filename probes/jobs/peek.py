@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ddp_assist.probes.host.processes import read
-from ddp_assist.probes.jobs.find import Job, in_group
+from ddp_assist.probes.jobs.find import in_group
 from ddp_assist.probes.jobs.job import job_of
+from ddp_assist.probes.jobs.ranks import Job
 from ddp_assist.probes.jobs.scene import Scene, see
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network.store import COUNT_KEYS, VALIDATE
@@ -122,9 +123,13 @@ def _number(link: socket.socket, ends: float) -> int | None:
 
 def look(target: Target) -> Iterator[Finding]:
     job = job_of(target.job) if target.job is not None else None
-    if job is None or not job.ranks:
-        return
-    scene = see(job, with_stacks=False)
+    if job is not None and job.ranks:
+        yield from asked(see(job, with_stacks=False))
+
+
+def asked(scene: Scene) -> Iterator[Finding]:
+    """What the store of a job that meets just now says; nothing of other jobs."""
+    job = scene.job
     if not _waits_for_others(scene):
         return
     where = _store(scene)

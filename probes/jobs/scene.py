@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ddp_assist.probes.jobs.find import Job, Rank
+from ddp_assist.probes.jobs.ranks import Job, Rank
 from ddp_assist.probes.jobs.stacks import Stack, stacks
 from ddp_assist.probes.jobs.state import ENDED, Doing, State, watch
 
@@ -42,7 +42,7 @@ class Scene:
     @property
     def waiting(self) -> list[Doing]:
         """Ranks in a call that needs the others."""
-        return [d for d in self.alive if d.waits and d.cpu < 0.5]
+        return [d for d in self.alive if d.waits and d.rests]
 
     @property
     def quiet(self) -> float | None:
@@ -92,9 +92,13 @@ def _told(job: Job, doing: Doing, stack: Stack | None) -> Doing:
     if number is not None and number != rank.rank:
         rank = replace(rank, rank=number, told_by="stack")
     state = PHASES.get(stack.phase)
+    if doing.nccl and doing.cpu > 0.5 and (stack.waits_in or stack.phase == "sync"):
+        return replace(doing, rank=rank, state="in-collective", where=stack.where, spins=True)
     if state is None or doing.state == "disk-sleep":
         # Threads of a group are no sign of waiting where the stack shows a line of the script.
         state = "idle" if doing.state == "in-group" and stack.where else doing.state
+        if doing.state == "starting" and stack.where:
+            state = "computing"  # the imports are behind it: it is in its own code
     elif stack.waits_in and doing.cpu > 0.5:
         state = "computing"  # a backward pass, or a reduction on the processor
     return replace(doing, rank=rank, state=state, where=stack.where or doing.where)
@@ -109,10 +113,13 @@ def settled(job: Job, with_stacks: bool = True) -> tuple[Scene, bool]:
     first = see(job, with_stacks)
     if not first.waiting and not any(d.state in ("in-lock", "idle") for d in first.alive):
         return first, False
-    needed = PATIENT if any(d.works for d in first.alive) else CALM
-    if first.quiet is not None and first.quiet >= needed:
+    spins = any(d.spins for d in first.alive)
+    needed = PATIENT if spins or any(d.works for d in first.alive) else CALM
+    if first.quiet is not None and first.quiet >= needed and not spins:
         return first, True
     left = needed - first.quiet if first.quiet is not None else PATIENCE
+    if spins:  # a long step looks like it, and between GPUs of one host no socket tells
+        left = PATIENT
     time.sleep(max(0.2, left + 0.1))
     second = see(job, with_stacks)
     return second, _is_same(first, second)
@@ -135,3 +142,8 @@ def named(ranks: Sequence[Rank]) -> str:
     numbers = ["?" if r.rank is None else str(r.rank) for r in ranks]
     shown = numbers if len(numbers) <= 8 else [*numbers[:8], f"{len(numbers) - 8} more"]
     return ("rank " if len(numbers) == 1 else "ranks ") + ", ".join(shown)
+
+
+def those(ranks: Sequence[Rank], does: str, do: str) -> str:
+    """Ranks with the verb that fits their number."""
+    return f"{named(ranks)} {does if len(ranks) == 1 else do}"

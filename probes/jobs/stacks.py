@@ -36,18 +36,22 @@ COLLECTIVES = frozenset(
 RENDEZVOUS = frozenset({"_create_c10d_store", "_env_rendezvous_handler", "init_process_group",
                         "_tcp_rendezvous_handler", "_file_rendezvous_handler",
                         "rendezvous"})  # fmt: skip
-STORE_CALLS = re.compile(r"\b\w*store\w*\s*\.\s*(wait|get|add|set|barrier|multi_get)\s*\(")
+STORE_CALLS = re.compile(r"\b\w*store\w*\s*\.\s*(?:wait|get|add|set|barrier|multi_get)\s*\("
+                         r"|\.\s*(?:wait|multi_get)\s*\(\s*\[")  # fmt: skip
 HANDLE_WAIT = re.compile(r"\b(?!(?:event|ev|cond|condition|lock|proc|process|p|popen|future)\b)"
                          r"\w+(?:\(\))?\s*\.\s*wait\s*\(", re.IGNORECASE)  # fmt: skip
 LOCK_LINE = re.compile(r"\.acquire\s*\(|^\s*(?:async\s+)?with\b.*(?:lock|mutex|sem|cond)",
                        re.IGNORECASE)  # fmt: skip
+SYNC_LINE = re.compile(r"\.(?:item|tolist|cpu|numpy|synchronize)\s*\(|\.to\s*\(\s*['\"]cpu")
+"""Lines that wait for what a GPU still has to do."""
+IMPORT_LINE = re.compile(r"\s*(?:import|from)\s+[\w.]+")
 WORLD_NAMES = ("world_size", "world", "nprocs", "n_procs", "num_processes")
 RANK_NAMES = ("rank", "global_rank", "world_rank", "my_rank")
 TURN = re.compile(r"^(?:i|j|n|it|k|step|steps?_?\w*|\w*_step|iter\w*|epoch\w*|batch_?\w*|b_?idx"
                   r"|\w*_?idx|\w*_?index|count\w*|round)$")  # fmt: skip
 
 Phase = Literal["", "rendezvous", "collective", "data", "import", "compile", "checkpoint", "lock",
-                "sleep", "store"]  # fmt: skip
+                "sleep", "store", "sync"]  # fmt: skip
 
 
 class Spot(NamedTuple):
@@ -155,7 +159,8 @@ def read_threads(threads: Sequence[Mapping[str, Any]], pid: int = 0) -> Stack:
     """The thread that does the rank's work: the main one, unless that only waits for another."""
     stacks = [(t, read_frames(t["frames"], pid)) for t in threads if t.get("frames")]
     main = next((s for t, s in stacks if t.get("thread_name") == "MainThread"), stacks[0][1])
-    if main.is_waiting or not main.frames[0].startswith(("join ", "_wait_for_tstate", "wait ")):
+    innermost = main.frames[0].partition(" ")[0].rpartition(".")[2]
+    if main.is_waiting or innermost not in ("join", "_wait_for_tstate_lock", "wait"):
         return main
     return next((s for _, s in stacks if s is not main and (s.is_waiting or s.where)), main)
 
@@ -214,6 +219,8 @@ def _by_library(
         return name, "collective"
     if waits_in or phase in ("lock", "store"):
         return waits_in, phase
+    if name == "synchronize" and "torch/cuda/" in file:
+        return waits_in, "sync"
     if "importlib" in file:
         return waits_in, "import"
     if "torch/utils/data/" in file:
@@ -237,6 +244,8 @@ def _by_source(pid: int, file: str, line: object) -> tuple[str, Phase]:
         return "", ""
     lines = source(file) or source(f"/proc/{pid}/root{file}")
     text = lines[line - 1] if 0 < line <= len(lines) else ""
+    if IMPORT_LINE.match(text):
+        return "", "import"
     if re.search(r"\bTCPStore\s*\(", text):
         return "TCPStore", "rendezvous"
     if STORE_CALLS.search(text):
@@ -247,6 +256,8 @@ def _by_source(pid: int, file: str, line: object) -> tuple[str, Phase]:
         return "", "sleep"
     if HANDLE_WAIT.search(text):
         return "wait", "collective"
+    if SYNC_LINE.search(text):
+        return "", "sync"
     return "", ""
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ddp_assist.probes.host.processes import Process, look, read
-from ddp_assist.probes.jobs.find import GROUP_THREADS, Job, Rank
+from ddp_assist.probes.jobs.find import GROUP_THREADS
+from ddp_assist.probes.jobs.ranks import Job, Rank
 from ddp_assist.probes.network.sockets import Socket, tcp
 
 WINDOW = 0.08
@@ -76,14 +77,25 @@ class Doing:
     """Share of a core over the window."""
     sleeps_in: str = ""
     """The kernel function that its main thread waits in, where we may know."""
+    nccl: bool = False
+    """Whether it is in a group of NCCL: who waits for a GPU uses a whole core meanwhile."""
+    spins: bool = False
+    """Whether its stack shows that this is what the core is used for."""
 
     @property
     def waits(self) -> bool:
         return self.state in WAITING
 
     @property
+    def rests(self) -> bool:
+        """Whether no work of its own shows."""
+        return self.cpu < 0.5 or self.spins
+
+    @property
     def works(self) -> bool:
-        return self.cpu > BUSY or self.state in ("computing", "compiling", "checkpointing")
+        return not self.spins and (
+            self.cpu > BUSY or self.state in ("computing", "compiling", "checkpointing")
+        )
 
 
 def watch(jobs: Sequence[Job], window: float = WINDOW) -> dict[str, list[Doing]]:
@@ -138,7 +150,8 @@ def _doing(
     cpu = max(0.0, now.cpu - before.get(now.pid, now.cpu)) / took
     loads = _loads(job, rank, before, took)
     state, where = _word(job, now, wires, cpu, loads)
-    return Doing(rank, state, where, wires, round(cpu, 2), now.wait_channel or "")
+    nccl = any(name.startswith("pt_nccl") for name in now.thread_names or ())
+    return Doing(rank, state, where, wires, round(cpu, 2), now.wait_channel or "", nccl)
 
 
 def _word(job: Job, now: Process, wires: Wires, cpu: float, loads: bool) -> tuple[State, str]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ddp_assist.probes.host.processes import Process, look, read, snapshot
-from ddp_assist.probes.jobs.find import Job
 from ddp_assist.probes.jobs.job import job_of
+from ddp_assist.probes.jobs.ranks import Job
 from ddp_assist.probes.launch.plan import Launch, LaunchError, joined
 from ddp_assist.probes.launch.read import read_launch
 

@@ -17,8 +17,9 @@ import pytest
 
 from ddp_assist.probes.host.processes import snapshot
 from ddp_assist.probes.jobs import scene
-from ddp_assist.probes.jobs.find import Job, find_jobs
+from ddp_assist.probes.jobs.find import find_jobs
 from ddp_assist.probes.jobs.job import PROBES, job_of
+from ddp_assist.probes.jobs.ranks import Job
 from ddp_assist.probes.model import Finding, Target
 from ddp_assist.probes.network.ports import free_port
 from ddp_assist.probes.network.sockets import tcp

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from ddp_assist.app import jobs
 from ddp_assist.app.diagnose import Question, diagnose
 from ddp_assist.app.jobs import alive
 from ddp_assist.probes.host.processes import look
 from ddp_assist.probes.jobs.job import PROBES
+from ddp_assist.probes.jobs.live import live
 from ddp_assist.probes.jobs.peek import NotAnswered, peek
-from ddp_assist.probes.jobs.stacks import pyspy, read_frames
+from ddp_assist.probes.jobs.stacks import pyspy, read_frames, read_threads
 from ddp_assist.probes.model import Target
 
 needs_pyspy = pytest.mark.skipif(pyspy() is None, reason="needs py-spy")
@@ -53,7 +55,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("libuv", ["1", "0"])
-def test_a_look_into_the_store_names_who_lacks_and_changes_nothing(gang: Any, libuv: str) -> None:
+def test_a_look_into_the_store_names_who_lacks_and_changes_nothing(
+    gang: Any, libuv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both backends of the store; afterwards the job goes on as if nobody had asked."""
     gang.before = ("env", f"USE_LIBUV={libuv}")
     gang.ranks(MEET, 3, but=[1])
@@ -70,6 +74,11 @@ def test_a_look_into_the_store_names_who_lacks_and_changes_nothing(gang: Any, li
     told = next(f for f in said["findings"] if f["probe"] == "store-peek")
     assert "2 of 3 joined" in told["sentence"]
     assert told["data"]["missing"] == [1]
+    own = [shown for shown in live() if shown.scene.job.port == gang.port]
+    monkeypatch.setattr(jobs, "live", lambda _: own)  # nobody else's store is touched by a test
+    (mine,) = jobs.alive(touch=True)
+    assert "2 of 3 joined the store" in mine["verdict"]["sentence"]
+    assert mine["missing"] == [1]
     gang.rank(MEET, 1, 3)
     assert [child.wait(120) for child in gang.children] == [0, 0, 0]
     assert gang.output.count("sum 3.0") == 3
@@ -130,16 +139,20 @@ def test_ranks_that_wait_for_a_moment_are_no_hang(gang: Any) -> None:
 @needs_pyspy
 def test_spawned_ranks_are_numbered_by_their_own_word(gang: Any) -> None:
     gang.python(IN_TURN)
-    gang.shows("healthy")
-    job = gang.job
-    assert (job.kind, job.port) == ("spawn", None)
-    gang.look()
-    shown = next(j for j in alive(True) if j["id"] == str(gang.children[0].pid))
+    found: list[dict[str, Any]] = []
+
+    def numbered() -> bool:
+        found[:] = [j for j in jobs.alive(True) if j["id"] == str(gang.children[0].pid)]
+        return bool(found) and found[0]["world_size"] == 3
+
+    gang.until(numbered)
+    (shown,) = found
+    assert shown["launcher"] == "spawn"
     assert [(r["rank"], r["told_by"]) for r in shown["ranks"]] == [
         (0, "start order"), (1, "start order"), (2, "start order"),
     ]  # fmt: skip
-    assert shown["world_size"] == 3
     assert shown["master"] == "" or shown["master"].endswith(f":{gang.port}")
+    gang.shows("healthy")
 
 
 def test_a_process_that_is_no_job() -> None:
@@ -182,3 +195,16 @@ def test_numbers_are_all_that_is_kept_of_a_users_variables() -> None:
     assert (stack.given, stack.rank, stack.world_size) == (3, 1, 4)
     assert stack.turns == {"step": 118}
     assert "hf_" not in repr(stack)
+
+
+def test_the_thread_that_trains_speaks_for_a_rank_whose_main_thread_only_joins_it() -> None:
+    threading, torch = "/x/lib/python3.11/threading.py", "/x/site-packages/torch/distributed/c.py"
+    main = [("Thread._wait_for_tstate_lock", threading), ("Thread.join", threading),
+            ("<module>", "/home/me/train.py")]  # fmt: skip
+    trains = [("all_reduce", torch), ("train", "/home/me/train.py"), ("Thread.run", threading)]
+    threads = [
+        {"thread_name": name, "frames": [{"name": n, "filename": f, "line": 7} for n, f in frames]}
+        for name, frames in (("MainThread", main), ("Thread-1 (train)", trains))
+    ]
+    stack = read_threads(threads)
+    assert (stack.where, stack.waits_in) == ("train.py:7 in train", "all_reduce")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddp_assist.probes.host.processes import Process
-from ddp_assist.probes.jobs.find import Job, Rank
+from ddp_assist.probes.jobs.ranks import Job, Rank
 from ddp_assist.probes.jobs.scene import Scene
-from ddp_assist.probes.jobs.stacks import Spot, Stack
+from ddp_assist.probes.jobs.sentences import folded
+from ddp_assist.probes.jobs.stacks import Spot, Stack, read_frames
 from ddp_assist.probes.jobs.state import Doing, State, Wires
-from ddp_assist.probes.jobs.verdict import OUTCOMES, folded, judge
+from ddp_assist.probes.jobs.verdict import OUTCOMES, judge
 from ddp_assist.probes.network.sockets import Socket, Traffic
 
 BASE = 4_000_000  # above the largest pid that a kernel gives
@@ -146,3 +148,65 @@ def test_ranks_that_sleep_in_their_own_code_wait_for_nobody() -> None:
     assert {f.outcome for f in judge(scene, still=True)} == {"healthy"}
     unseen = scene_of([None, None], ["idle", "idle"], 2, 600.0)
     assert {f.outcome for f in judge(unseen, still=True)} == {"meeting"}
+
+
+SYNC = Stack("train.py:20 in step", "", "sync", spots=(Spot("/nowhere/train.py", 20, "step"),))
+
+
+def spinning(stacks: list[Stack | None], states: list[State]) -> Scene:
+    """Ranks of NCCL: who waits for its GPU uses a core, and nothing goes over sockets."""
+    scene = scene_of(stacks, states, len(states), 0.0)
+    doing = [
+        replace(d, wires=Wires(known=True), nccl=True, cpu=1.0 if d.waits else 0.0, spins=d.waits)
+        for d in scene.doing
+    ]
+    return replace(scene, doing=tuple(doing))
+
+
+def test_ranks_of_nccl_that_use_a_core_are_not_called_healthy() -> None:
+    same = spinning([SYNC] * 4, ["in-collective"] * 4)
+    (found,) = judge(same, still=True)
+    assert found.outcome == "gpu-wait"
+    assert "ranks 0, 1, 2, 3 wait for their GPUs at train.py:20" in found.sentence
+    assert "the GPUs have much to do, or a collective does not end" in found.sentence
+    assert {f.outcome for f in judge(same, still=False)} == {"waits-briefly"}
+    unseen = replace(same, at={}, doing=tuple(
+        replace(d, state="computing", spins=False) for d in same.doing))  # fmt: skip
+    assert [f.outcome for f in judge(unseen, still=True)] == ["gpu-wait"]
+
+
+def test_who_stands_elsewhere_while_the_others_wait_for_their_gpus() -> None:
+    states: list[State] = ["in-collective", "in-collective", "idle", "in-collective"]
+    scene = spinning([SYNC, SYNC, ELSEWHERE, SYNC], states)
+    (found,) = judge(scene, still=True)
+    assert (found.outcome, found.data["rank"]) == ("behind", 2)
+    turns = [replace(SYNC, turns={"step": n}) for n in (7, 7, 6, 7)]
+    (late,) = judge(spinning(list(turns), ["in-collective"] * 4), still=True)
+    assert (late.outcome, late.data["rank"]) == ("turns-differ", 2)
+
+
+def test_a_line_that_waits_for_the_gpu_is_told_from_one_that_works(tmp_path: Path) -> None:
+    lines = {"total += loss.item()": "sync", "torch.cuda.synchronize()": "sync",
+             "x = y.to('cpu')": "sync", "x = model(y)": "", "for k in d.items():": "",
+             "import sys, torch": "import"}  # fmt: skip
+    script = tmp_path / "train.py"
+    script.write_text("\n".join(lines), encoding="utf-8")
+    for place, phase in enumerate(lines.values(), 1):
+        frame = {"name": "step", "filename": str(script), "line": place}
+        assert read_frames([frame]).phase == phase
+
+
+def test_a_rank_that_torchrun_started_and_that_is_gone_ended_well() -> None:
+    """Else torchrun would have ended the others; with plain processes nobody would."""
+    scene = scene_of([None, None], ["in-rendezvous"] * 2, 3, 1.0)
+    started = [replace(r, env={"TORCHELASTIC_RUN_ID": "none"}) for r in scene.job.ranks]
+    for kind in ("before", "after"):
+        state: State = "in-rendezvous" if kind == "before" else "in-group"
+        scene.job.ranks = [
+            replace(r, process=r.process._replace(ppid=77, started=0)) for r in started
+        ]
+        doing = tuple(replace(d, rank=r, state=state)
+                      for d, r in zip(scene.doing, scene.job.ranks, strict=True))  # fmt: skip
+        found = {f.outcome for f in judge(replace(scene, doing=doing), still=True)}
+        assert ("rank-left-early" if kind == "before" else "rank-left") in found
+        assert "rank-missing" not in found
