@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ddp_assist.app.fixes import (
     script_code,
+    script_held,
     script_meeting,
     script_processes,
     script_ranks,
@@ -16,6 +17,7 @@ from ddp_assist.app.fixes.script_draft import Cure
 
 CURES: Mapping[str, Cure] = {
     **script_meeting.CURES,
+    **script_held.CURES,
     **script_stores.CURES,
     **script_processes.CURES,
     **script_ranks.CURES,

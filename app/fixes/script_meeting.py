@@ -451,17 +451,6 @@ CURES = {
         in_range,
         ("port-out-of-range",),
     ),
-    "hold-the-port": Cure(
-        "hold the port from the moment it is found",
-        (
-            "let the store find the port itself and keep it: store = dist.TCPStore(host, 0, "
-            "is_master=True, wait_for_workers=False) in the parent",
-            "hand store.port to the workers, and there: dist.init_process_group(..., "
-            "store=dist.TCPStore(host, port, is_master=False))",
-        ),
-        None,
-        ("port-lost-after-pick",),
-    ),
     "setdefault-master": Cure(
         "leave MASTER_ADDR and MASTER_PORT to the launcher where it has set them",
         (

@@ -138,8 +138,38 @@ def without_rank(draft: Draft) -> None:
     """The size as it is without the rank that was mixed into it."""
     data = draft.data
     if not data.get("mix"):
-        raise NoEdit
+        _from_rank_zero(draft)
+        return
     draft.file(data["mix_file"]).replace(data["mix"], data["keep"])
+
+
+def _from_rank_zero(draft: Draft) -> None:
+    """The sizes that rank 0 has told to all, right before the layer that is made of them."""
+    text, names = draft.text, list(draft.data.get("names") or ())
+    call = draft.call
+    statement = text.statement_at(call.lineno)
+    if not names or statement is None or "nccl" in text.source.text:
+        raise NoEdit
+    scope: ast.AST = text.source.tree or ast.Pass()
+    for node in ast.walk(scope):
+        if isinstance(node, ast.FunctionDef) and call in ast.walk(node):
+            scope = node
+    bound = {n.id for n in ast.walk(scope) if isinstance(n, ast.Name) and not _is_read(n)}
+    if not set(names) <= bound:
+        raise NoEdit
+    indent, listed = text.indentation(statement.lineno), ", ".join(names)
+    text.add_import("import torch")
+    text.add_import("import torch.distributed as dist")
+    text.insert(
+        statement.lineno,
+        f"{indent}sizes = torch.tensor([{listed}])",
+        f"{indent}dist.broadcast(sizes, src=0)",
+        f"{indent}[{listed}] = sizes.tolist()",
+    )
+
+
+def _is_read(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Load)
 
 
 def unused(draft: Draft) -> None:

@@ -182,7 +182,9 @@ def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
         between = [
             c
             for c in main[pick + 1 : start]
-            if not c.stack and c.name not in ("print", "for") and not _quick(c)
+            if c.stack == main[start].stack
+            and c.name not in ("print", "for")
+            and not _quick(c)
         ]
         if between:
             sentence = (
@@ -190,7 +192,16 @@ def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
                 "between another process can take it"
             )
             slow = any(_takes_long(c) for c in between)
-            yield at(main[pick], f"port-lost-after-pick{'' if slow else '-maybe'}", sentence)
+            asked = main[pick].stack[len(main[start].stack) :][:1]
+            init = next((c for c in gang.streams[0] if c.name == INIT), None)
+            yield at(
+                main[pick],
+                f"port-lost-after-pick{'' if slow else '-maybe'}",
+                sentence,
+                picked=place(main[start].source, asked[0]) if asked else None,
+                init=place(init.source, init.node) if init is not None else None,
+                init_file=str(init.source.path) if init is not None else "",
+            )
         return
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 from ddp_assist.probes.model import Finding
-from ddp_assist.probes.script.facts import Gang, ScriptFacts
+from ddp_assist.probes.script.facts import INIT, Gang, ScriptFacts
 from ddp_assist.probes.script.known import COLLECTIVES
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Class, Function, Instance, Value
@@ -134,7 +134,10 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
                         f"{call.name.rpartition('.')[2]} is built with another size on "
                         "each rank; DDP needs the same model on all"
                     )
-                    yield at(call, "shape-mismatch", sentence, model=True, **_mixed(differs))
+                    grouped = any(c.name == INIT for c in first[: first.index(call)])
+                    named = _named(call, twin) if grouped else []
+                    more = {**_mixed(differs), "names": named}
+                    yield at(call, "shape-mismatch", sentence, model=True, **more)
                     return
             last = call.name.rpartition(".")[2]
             if last in TENSOR and call.name.startswith("torch.distributed."):
@@ -165,6 +168,17 @@ def _mixed(sizes: list[Value]) -> dict[str, object]:
             where = {"mix": place(mix.source, mix.node), "mix_file": str(mix.source.path)}
             return {**where, "keep": mix.source.code(mix.keep)}
     return {}
+
+
+def _named(call: Call, twin: Call) -> list[str]:
+    """The variables that hold a size of its own in each rank, for the correction."""
+    args = call.node.args if isinstance(call.node, ast.Call) else []
+    found = []
+    for node, here, there in zip(args, call.args, twin.args, strict=False):
+        numbers = isinstance(here.const, int) and isinstance(there.const, int)
+        if isinstance(node, ast.Name) and numbers and _differs(here, there):
+            found.append(node.id)
+    return found
 
 
 def _wrapped_in(gang: Gang, loop: ast.AST) -> str:
