@@ -20,7 +20,7 @@ from ddp_assist.probes.launch import check
 from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan
 from ddp_assist.probes.launch.quoted import NOWHERE, launches
 from ddp_assist.probes.launch.read import read_launch, reread
-from ddp_assist.probes.logs.reading import read
+from ddp_assist.probes.logs.reading import read_so_far
 from ddp_assist.probes.model import Finding, Probe, Target, Weight, unknown
 from ddp_assist.probes.network.endpoints import endpoints
 from ddp_assist.probes.network.scope import runs_elsewhere
@@ -116,7 +116,7 @@ def _starts_here(plan: LaunchPlan) -> bool:
 
 def _quoted(target: Target) -> Iterator[Launch]:
     """The launches that the logs quote."""
-    texts = [line.text for log in read(target.logs) for line in log.lines()]
+    texts = [line.text for log in read_so_far(target.logs) for line in log.lines()]
     yield from islice(launches(texts), _MOST_QUOTED)
 
 

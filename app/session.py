@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ddp_assist.probes.trial.picture import Picture
     from ddp_assist.probes.trial.spec import TrialResult
 
+READ_LOGS = ("log", "story")
+
 Mark = Literal["ok", "BAD", "note", "?", "run", "-"]
 MARKS: dict[str, Mark] = {"ok": "ok", "bad": "BAD", "info": "note", "noise": "note", "unknown": "?"}
 
@@ -80,6 +82,19 @@ class Session:
     def standing(self) -> str:
         """What always holds, for the right end of the first line."""
         return "DEMO: recorded answers" if self.recorded else "asks before it changes anything"
+
+    @property
+    def doing(self) -> str:
+        """What is waited for, in a line."""
+        return self._reading() or f"{len(self.answered)} probes have answered"
+
+    def _reading(self) -> str:
+        """How far a large log is read, and what was found in it so far."""
+        if not self.question.logs:
+            return ""
+        from ddp_assist.app.progress import reading_now
+
+        return reading_now()
 
     @property
     def tree(self) -> Tree:
@@ -181,9 +196,9 @@ class Session:
                 rows += [self.row(f) for f in found]
             elif self.looking and name not in self.answered:
                 waited = time.monotonic() - self.began
-                rows.append(
-                    RowView("run", f"{probe.question}  (at most {probe.deadline:g} s)", waited)
-                )
+                reads = self._reading() if name in READ_LOGS else ""
+                doing = reads or f"{probe.question}  (at most {probe.deadline:g} s)"
+                rows.append(RowView("run", doing, waited))
             else:
                 idle.append(RowView("-", f"nothing to ask: {probe.question}"))
         return rows + idle

@@ -107,6 +107,8 @@ class Probe:
     disturbs: bool = False
     after: tuple[str, ...] = ()
     """Ids of probes whose findings must be in `target.seen` before this one looks."""
+    look_so_far: Callable[[Target], Iterable[Finding]] = lambda target: ()
+    """What can be told when it has to stop early; must not wait for anything."""
 
     def weight(self, outcome: str) -> Weight:
         return "unknown" if outcome == "unknown" else self.outcomes[outcome]

@@ -71,12 +71,19 @@ def run(
             if stop or now - start > probe.deadline:
                 why = "it was stopped" if stop else f"it gave up after {probe.deadline:g} s"
                 del looking[name]
-                settle(probe, (unknown(probe.id, why),))
+                settle(probe, _cut_short(probe, target, why))
         if stop:
             for probe in waiting:
-                settle(probe, (unknown(probe.id, "there was no time left to look"),))
+                settle(probe, _cut_short(probe, target, "there was no time left to look"))
             waiting.clear()
     return in_order(probes, answers)
+
+
+def _cut_short(probe: Probe, target: Target, why: str) -> tuple[Finding, ...]:
+    """What it has found so far, and that there may be more."""
+    found = tuple(probe.look_so_far(target))
+    more = f"{why}, and told what it had found so far" if found else why
+    return (*found, unknown(probe.id, more))
 
 
 def in_order(

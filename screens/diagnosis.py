@@ -81,7 +81,7 @@ class DiagnosisScreen(Framed):
 
     def _answer(self) -> str:
         if self.session.looking:
-            return f"Still looking: {len(self.session.answered)} probes have answered ..."
+            return f"Still looking: {self.session.doing} ..."
         if not self.causes:
             unseen = len(self.session.diagnosis.unanswered) if self.session.diagnosis else 0
             return f"No cause was found. {unseen} questions could not be answered (w lists them)."

@@ -104,7 +104,7 @@ class Home(Framed):
         lines += [f"log     {log}" for log in question.logs]
         lines += [f"script  {question.script}"] if question.script else []
         if session.looking:
-            lines.append(f"looking {len(session.answered)} probes have answered")
+            lines.append(f"looking {session.doing}")
         recognised = session.recognised()
         if recognised:
             symptom, finding = recognised[0]

@@ -32,7 +32,7 @@ from ddp_assist.app.options import (
     seconds,
     split,
 )
-from ddp_assist.app.progress import read_in_sight
+from ddp_assist.app.progress import reading_in_sight
 from ddp_assist.app.saying import as_json, as_text
 from ddp_assist.probes.jobs.target import elsewhere, way_in
 from ddp_assist.probes.launch.plan import LaunchError
@@ -77,7 +77,6 @@ def run(verb: str, words: list[str]) -> int:
 
         changed.append(end_now(given.yes_end, given.port))
     with _stdin_as_file(asked) as asked:
-        read_in_sight(asked.logs, sys.stderr)
         return answer(
             asked, given.no_trial, given.timeout, given.json, given.out, changed,
             allowed=allowed, fleet=given.fleet,
@@ -110,7 +109,8 @@ def answer(
     signal.signal(signal.SIGTERM, lambda *_: cancel.set())
     with _trials(asked, no_trial) as trials:
         try:
-            diagnosis = ready or diagnose(asked, cancel=cancel, deadline=timeout)
+            with reading_in_sight(sys.stderr):
+                diagnosis = ready or diagnose(asked, cancel=cancel, deadline=timeout)
         except LaunchError as why:
             raise Wrong(str(why)) from why
         if cancel.is_set():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddp_assist.probes.logs.ranks import Line, taken_apart
-from ddp_assist.probes.logs.reading import Log, read
+from ddp_assist.probes.logs.reading import Log, read, under_way
 from ddp_assist.probes.logs.scan import ENOUGH, WIDEST, Hit
 from ddp_assist.probes.logs.signatures import signatures
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, Weight, unknown
@@ -26,16 +26,31 @@ def look(target: Target) -> Iterator[Finding]:
     for log in logs:
         yield from _troubles(log)
     readable = [log for log in logs if not log.unreadable and log.excerpt.any_text]
-    found = list(_recognised(readable))
-    weights = _outcomes()
-    if any(weights[f.outcome] == "bad" for f in found):
-        found = [f for f in found if f.outcome not in _only_alone()]
+    found = _told(readable)
     yield from found
+    weights = _outcomes()
     if readable and all(weights[f.outcome] == "info" for f in found):
         # What only steers says nothing of a failure; a line that looks like one is shown.
         suspicious = _nothing_known(readable)
         if not found or suspicious.data["suspicious"]:
             yield suspicious
+
+
+def look_so_far(target: Target) -> Iterator[Finding]:
+    """What was recognised up to where the reading had to stop."""
+    now = under_way()
+    if now is not None and now.logs == target.logs:
+        yield from _told(list(now.found))
+        sentence = f"the logs were read in part only, {now.share} % of them"
+        yield Finding("log", "read-in-part", sentence, {"bytes": now.done, "of": now.total})
+
+
+def _told(logs: list[Log]) -> list[Finding]:
+    found = list(_recognised(logs))
+    weights = _outcomes()
+    if any(weights[f.outcome] == "bad" for f in found):
+        found = [f for f in found if f.outcome not in _only_alone()]
+    return found
 
 
 def _troubles(log: Log) -> Iterator[Finding]:
@@ -50,7 +65,7 @@ def _troubles(log: Log) -> Iterator[Finding]:
 def _recognised(logs: list[Log]) -> Iterator[Finding]:
     seen: list[tuple[Log, Hit, Line]] = []
     for log in logs:
-        for hit in log.hits.values():
+        for hit in list(log.hits.values()):  # it may grow while it is read
             text = hit.text.decode("utf-8", "backslashreplace")
             seen.append((log, hit, taken_apart(log.name, hit.line, text, log.rank)))
     # Clocks order the files only where every first line names one.
@@ -110,7 +125,7 @@ def _only_alone() -> frozenset[str]:
 
 
 def _outcomes() -> dict[str, Weight]:
-    own: dict[str, Weight] = {"nothing-known": "info", "empty": "info"}
+    own: dict[str, Weight] = {"nothing-known": "info", "empty": "info", "read-in-part": "info"}
     return own | {each.id: each.weight for each in signatures()}
 
 
@@ -120,6 +135,7 @@ PROBES = (
         question="Which known lines do the logs hold?",
         outcomes=_outcomes(),
         look=look,
+        look_so_far=look_so_far,
         applies=lambda target: bool(target.logs),
         deadline=900.0,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -14,9 +14,6 @@ from ddp_assist.probes.logs.source import NotALog, Source, pasted, sources
 from ddp_assist.probes.logs.unwrapped import LARGEST, unwrapped
 
 _KEPT = 16 << 20
-
-Watch = Callable[[int, "Log"], None]
-
 
 @dataclass(slots=True)
 class Log:
@@ -37,21 +34,57 @@ class Log:
                 for number, text in self.excerpt.lines()]  # fmt: skip
 
 
-def read(logs: Sequence[str], watch: Watch | None = None) -> tuple[Log, ...]:
-    """Every log that the items stand for. A second call for the same files costs nothing.
+@dataclass(slots=True)
+class Reading:
+    """A reading that is under way: of what, how far it is, and what it has found so far."""
 
-    `watch` is told of each block that was read, with what its log holds so far.
-    """
-    global _last
+    logs: tuple[str, ...]
+    total: int = 0
+    done: int = 0
+    found: list[Log] = field(default_factory=list)
+
+    @property
+    def share(self) -> int:
+        """In percent; what is packed grows while it is read, so it never says 100."""
+        return min(99, 100 * self.done // self.total) if self.total else 0
+
+
+class Overtaken(Exception):
+    """Other logs are wanted meanwhile, and nobody waits for these any more."""
+
+
+def read(logs: Sequence[str]) -> tuple[Log, ...]:
+    """Every log that the items stand for. A second call for the same files costs nothing."""
+    global _last, _now, _wanted
     asked = (tuple(logs), tuple(_fingerprint(item) for item in logs))
+    _wanted = asked[0]
     with _reading:
         if _last is None or _last[0] != asked:
-            _last = (asked, _read(asked[0], watch))
+            _now = Reading(asked[0])
+            try:
+                _last = (asked, _read(_now))
+            finally:
+                _now = None
         return _last[1]
 
 
+def under_way() -> Reading | None:
+    """The reading that somebody waits for now."""
+    return _now
+
+
+def read_so_far(logs: Sequence[str]) -> tuple[Log, ...]:
+    """What is known of these logs without waiting for their end."""
+    now, last = _now, _last
+    if now is not None and now.logs == tuple(logs):
+        return tuple(now.found)
+    return last[1] if last is not None and last[0][0] == tuple(logs) else ()
+
+
 _reading = Lock()
-_last: tuple[object, tuple[Log, ...]] | None = None
+_now: Reading | None = None
+_wanted: tuple[str, ...] = ()
+_last: tuple[tuple[tuple[str, ...], object], tuple[Log, ...]] | None = None
 
 
 def scan_bytes(name: str, data: bytes) -> Log:
@@ -67,26 +100,35 @@ def _fingerprint(item: str) -> object:
     return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 
 
-def _read(logs: tuple[str, ...], watch: Watch | None) -> tuple[Log, ...]:
-    found: list[Log] = []
-    for item in logs:
+def _read(now: Reading) -> tuple[Log, ...]:
+    each: list[tuple[str, list[Source] | str]] = []
+    for item in now.logs:
         try:
             several = [one for one in sources(item) if one.kind == "log"]
         except NotALog as why:
-            found.append(Log(item, unreadable=str(why)))
+            each.append((item, str(why)))
             continue
-        share = max(128 << 10, _KEPT // max(1, len(several)))
+        each.append((item, several))
+        now.total += sum(source.size or 0 for source in several)
+    found: list[Log] = []
+    for item, inside in each:
+        if isinstance(inside, str):
+            found.append(Log(item, unreadable=inside))
+            continue
+        share = max(128 << 10, _KEPT // max(1, len(inside)))
         # In a folder of ranks an empty stdout is the rule, and a picture there is no failure.
-        alone = len(several) == 1
-        read_now = (_one(source, share, watch) for source in several)
+        alone = len(inside) == 1
+        read_now = (_one(source, share, now) for source in inside)
         found += [log for log in read_now if alone or not log.unreadable]
     return tuple(found)
 
 
-def _one(source: Source, share: int, watch: Watch | None) -> Log:
+def _one(source: Source, share: int, now: Reading | None) -> Log:
     log = Log(source.name, source.rank, excerpt=Excerpt(min(share, 2 << 20)), notes=source.notes)
+    if now is not None:
+        now.found.append(log)
     try:
-        for hit in scanner().scan(_counted(source, log, watch), log.excerpt):
+        for hit in scanner().scan(_counted(source, log, now), log.excerpt):
             log.hits.setdefault(hit.signature.id, hit)
             log.counts[hit.signature.id] = log.counts.get(hit.signature.id, 0) + 1
     except NotALog as why:
@@ -111,9 +153,11 @@ def _add_broken_lines(log: Log) -> None:
     log.hits = dict(sorted(log.hits.items(), key=lambda item: item[1].line))
 
 
-def _counted(source: Source, log: Log, watch: Watch | None) -> Iterator[bytes]:
+def _counted(source: Source, log: Log, now: Reading | None) -> Iterator[bytes]:
     for block in source.blocks():
         yield block
         log.size += len(block)
-        if watch:
-            watch(len(block), log)
+        if now is not None:
+            now.done += len(block)
+            if now.logs != _wanted:
+                raise Overtaken(log.name)

@@ -10,7 +10,7 @@ from typing import Any
 from ddp_assist.probes.logs.announced import unannounced
 from ddp_assist.probes.logs.ends import SIGNALS, End, ends
 from ddp_assist.probes.logs.ranks import Line, Traceback, tracebacks
-from ddp_assist.probes.logs.reading import read
+from ddp_assist.probes.logs.reading import read, read_so_far
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target
 from ddp_assist.probes.text import clean
 
@@ -44,6 +44,12 @@ _MOST_RANKS = 65_536
 
 def look(target: Target) -> Iterator[Finding]:
     logs = [log for log in read(target.logs) if not log.unreadable]
+    yield from told([line for log in logs for line in log.lines()])
+
+
+def look_so_far(target: Target) -> Iterator[Finding]:
+    """The story up to where the reading had to stop."""
+    logs = [log for log in read_so_far(target.logs) if not log.unreadable]
     yield from told([line for log in logs for line in log.lines()])
 
 
@@ -308,6 +314,7 @@ PROBES = (
             "cascade-only": "info",
         },
         look=look,
+        look_so_far=look_so_far,
         applies=lambda target: bool(target.logs),
         deadline=900.0,
         after=("log",),
