@@ -7,7 +7,7 @@ import re
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit, NotMine
 from ddp_assist.app.fixes.script_meeting import leave_port
-from ddp_assist.app.fixes.script_text import Text
+from ddp_assist.app.fixes.script_text import Text, stored_in
 
 
 def imports(draft: Draft) -> None:
@@ -25,6 +25,9 @@ def imports(draft: Draft) -> None:
         return
     if draft.data.get("kind") == "name.unbound":
         _global(draft)
+        return
+    if draft.data.get("kind") == "name.guarded":
+        _import_for_all(draft)
         return
     if draft.data.get("kind") == "name.early":
         _to_the_end(draft)
@@ -45,6 +48,18 @@ def _renamed(text: Text, name: str, meant: str) -> None:
     for node in ast.walk(text.source.tree or ast.Pass()):
         if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load):
             text.replace(text.place(node), meant)
+
+
+def _import_for_all(draft: Draft) -> None:
+    """An import under the main guard is one of the module, so that spawned children have it."""
+    text, name = draft.text, draft.data["name"]
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        if isinstance(node, ast.Import | ast.ImportFrom) and stored_in(node) == {name}:
+            code = text.source.code(node)
+            text.delete_lines(node.lineno, node.end_lineno or node.lineno)
+            text.add_import(code, anyway=True)
+            return
+    raise NoEdit
 
 
 def _to_the_end(draft: Draft) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from ddp_assist.app.fixes import (
     script_code,
+    script_collectives,
+    script_devices,
+    script_functions,
+    script_groups,
     script_held,
     script_meeting,
     script_processes,
-    script_ranks,
     script_stores,
 )
 from ddp_assist.app.fixes.model import Builder
@@ -17,10 +20,13 @@ from ddp_assist.app.fixes.script_draft import Cure
 
 CURES: Mapping[str, Cure] = {
     **script_meeting.CURES,
+    **script_groups.CURES,
     **script_held.CURES,
     **script_stores.CURES,
     **script_processes.CURES,
-    **script_ranks.CURES,
+    **script_functions.CURES,
+    **script_collectives.CURES,
+    **script_devices.CURES,
     **script_code.CURES,
 }
 BUILDERS: Mapping[str, Builder] = {name: cure.build for name, cure in CURES.items()}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
-from ddp_assist.app.fixes.script_meeting import append_argument, argument, prefix
-from ddp_assist.app.fixes.script_text import Text
+from ddp_assist.app.fixes.script_text import Text, append_argument, argument, prefix
 
 HERE = '"127.0.0.1"'
 

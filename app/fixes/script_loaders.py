@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ddp_assist.app.fixes.model import Builder, Fix, Situation
-from ddp_assist.app.fixes.script_meeting import argument
-from ddp_assist.app.fixes.script_text import Text
+from ddp_assist.app.fixes.script_text import Text, argument
 from ddp_assist.probes.script.facts import read_facts, script_of
 from ddp_assist.probes.script.read import ScriptError
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ddp_assist.app.fixes.launch_words import PLAIN, before, edited, set_variable
 from ddp_assist.app.fixes.model import Builder, Fix, Situation
-from ddp_assist.app.fixes.script_meeting import append_argument, argument
-from ddp_assist.app.fixes.script_text import Text
+from ddp_assist.app.fixes.script_text import Text, append_argument, argument
 from ddp_assist.probes.launch.plan import Launch, LaunchPlan
 from ddp_assist.probes.script.read import ScriptError
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-import symtable
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
-from ddp_assist.app.fixes.script_meeting import append_argument, argument
-from ddp_assist.app.fixes.script_text import Text, _inside_strings
+from ddp_assist.app.fixes.script_text import append_argument, argument, imported_as
 
 
 def main_guard(draft: Draft) -> None:
@@ -55,6 +53,9 @@ def _rank_first(draft: Draft) -> None:
     function = text.node_at(draft.data["function_span"], ast.FunctionDef)
     if not isinstance(function, ast.FunctionDef):
         raise NoEdit
+    if function.args.kwonlyargs:
+        _by_place(draft, function)
+        return
     names = [a.arg for a in function.args.args]
     own = names[:1] in (["self"], ["cls"])
     if len(names) - own != draft.data["given"] or {"rank", "local_rank", "gpu"} & set(names):
@@ -79,6 +80,21 @@ def _rank_first(draft: Draft) -> None:
             rank = argument(node, "rank", 4)
             if isinstance(rank, ast.Constant) and rank.value == 0:
                 text.replace(text.place(rank), "rank")
+
+
+def _by_place(draft: Draft, function: ast.FunctionDef) -> None:
+    """Parameters that only a keyword can give, where what is given has no keywords."""
+    text, parameters = draft.text, function.args
+    every = [*parameters.args, *parameters.kwonlyargs]
+    if parameters.vararg or len(every) != draft.data["given"] + 1:
+        raise NoEdit
+    first = text.place(parameters.kwonlyargs[0])[:2]
+    start = text.place(parameters.args[-1])[2:] if parameters.args else None
+    if start is None:
+        line = function.lineno
+        start = [line, text.source.line(line).index("(", text.place(function)[1]) + 1]
+    between = text.get([*start, *first])
+    text.replace([*start, *first], re.sub(r"\*\s*,\s*", "", between, count=1))
 
 
 def _args_that_fit(draft: Draft, function: ast.FunctionDef) -> None:
@@ -133,106 +149,6 @@ def start_them(draft: Draft) -> None:
     raise NoEdit
 
 
-def to_module(draft: Draft) -> None:
-    """A local function becomes one of the module; what it took from around it becomes arguments."""
-    data, text = draft.data, draft.text
-    if data.get("kind") != "function" or data["function_file"] != data["file"]:
-        raise NoEdit
-    if text.get(data["value_span"]) != data["name"]:
-        raise NoEdit  # it is the answer of another function, which would go on making it
-    function = text.node_at(data["function_span"], ast.FunctionDef)
-    body = text.source.tree.body if text.source.tree is not None else []
-    outer = next(
-        (
-            s
-            for s in body
-            if isinstance(s, ast.FunctionDef)
-            and s.lineno < data["function_span"][0] <= (s.end_lineno or 0)
-        ),
-        None,
-    )
-    if (
-        not isinstance(function, ast.FunctionDef)
-        or outer is None
-        or function.decorator_list
-        or function not in outer.body
-    ):
-        raise NoEdit
-    if (
-        function.args.vararg
-        or function.args.kwarg
-        or function.args.defaults
-        or function.args.kwonlyargs
-    ):
-        raise NoEdit
-    free = _free(text, function)
-    if any(
-        function.name == n.id
-        for n in ast.walk(outer)
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    ):
-        raise NoEdit
-    inside = _inside_strings(text.source)
-    cut = len(text.indentation(function.lineno))
-    lines = [
-        line
-        if number in inside
-        else line[cut:]
-        if line[:cut].isspace() or not line.strip()
-        else line
-        for number, line in enumerate(
-            text.source.lines[function.lineno - 1 : function.end_lineno], function.lineno
-        )
-    ]
-    if free:
-        parameters = [a.arg for a in function.args.args] + free
-        lines[0] = re.sub(
-            r"\(.*\)(\s*(->.*)?:)", f"({', '.join(parameters)})\\1", lines[0], count=1
-        )
-        if ", ".join(parameters) not in lines[0]:
-            raise NoEdit
-    last = function.end_lineno or function.lineno
-    while not text.source.line(last + 1).strip() and last < (outer.end_lineno or 0):
-        last += 1
-    text.delete_lines(function.lineno, last)
-    text.insert(outer.lineno, *lines, "", "")
-    call = draft.call
-    if not free:
-        return
-    spawned = getattr(call.func, "attr", getattr(call.func, "id", "")) in (
-        "spawn",
-        "start_processes",
-    )
-    given = argument(call, "args", 1 if spawned else 3)
-    if given is None:
-        node = text.node_at(data["value_span"], ast.AST)
-        end = data["value_span"][2:] if node is not None else None
-        if end is None:
-            raise NoEdit
-        text.replace([*end, *end], f", args=({', '.join(free)}{',' if len(free) == 1 else ''})")
-    elif isinstance(given, ast.Tuple):
-        parts = [text.source.code(e) for e in given.elts] + free
-        text.replace(text.place(given), f"({', '.join(parts)}{',' if len(parts) == 1 else ''})")
-    else:
-        raise NoEdit
-
-
-def _free(text: Text, function: ast.FunctionDef) -> list[str]:
-    """Names the function takes from the function around it."""
-    table = symtable.symtable(text.source.text, "script", "exec")
-    stack = [table]
-    while stack:
-        scope = stack.pop()
-        if (
-            isinstance(scope, symtable.Function)
-            and scope.get_name() == function.name
-            and scope.get_lineno() == function.lineno
-        ):
-            return sorted(scope.get_frees())
-        stack += scope.get_children()
-    raise NoEdit
-
-
 def lock(draft: Draft) -> None:
     data = draft.data
     if data.get("tensor"):
@@ -244,22 +160,7 @@ def lock(draft: Draft) -> None:
     if not isinstance(call, ast.Call):
         raise NoEdit
     name = str(data["lock"]).rpartition(".")[2]
-    text.replace(text.place(call.func), f"{_module(text)}.{name}")
-
-
-def _module(text: Text) -> str:
-    """The name under which the file knows multiprocessing."""
-    for node in ast.walk(text.source.tree or ast.Pass()):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name in ("multiprocessing", "torch.multiprocessing"):
-                    return alias.asname or alias.name
-        elif isinstance(node, ast.ImportFrom) and node.module == "torch":
-            for alias in node.names:
-                if alias.name == "multiprocessing":
-                    return alias.asname or alias.name
-    text.add_import("import multiprocessing")
-    return "multiprocessing"
+    text.replace(text.place(call.func), f"{imported_as(text, 'multiprocessing')}.{name}")
 
 
 def not_fork(draft: Draft) -> None:
@@ -272,10 +173,8 @@ def not_fork(draft: Draft) -> None:
     for node in text.source.tree.body if text.source.tree is not None else []:
         if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
             first = node.body[0]
-            text.insert(
-                first.lineno,
-                f'{text.indentation(first.lineno)}{_module(text)}.set_start_method("spawn")',
-            )
+            name, indent = imported_as(text, "multiprocessing"), text.indentation(first.lineno)
+            text.insert(first.lineno, f'{indent}{name}.set_start_method("spawn")')
             return
     raise NoEdit
 
@@ -324,12 +223,6 @@ CURES = {
         ),
         spawn_target,
         ("spawn-target-invalid",),
-    ),
-    "move-function-to-module": Cure(
-        "a worker at the level of a module, where a new process can find it",
-        ("define the function at the top of a .py file and hand it what it needs in args",),
-        to_module,
-        ("unpicklable-object", "notebook-main"),
     ),
     "lock-from-context": Cure(
         "a lock that holds between processes",

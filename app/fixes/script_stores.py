@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from difflib import get_close_matches
 from typing import Any
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
-from ddp_assist.app.fixes.script_meeting import append_argument, argument
-from ddp_assist.app.fixes.script_text import Text
+from ddp_assist.app.fixes.script_text import Text, append_argument, argument
 
 _RENAMED = {
     "put": "set",
@@ -53,13 +53,81 @@ def _host_in_parent(draft: Draft) -> None:
     text.insert(statement.lineno, f"{indent}store_host = {made}")
 
 
-def add_up(draft: Draft) -> None:
+def spelt_as_set(draft: Draft) -> None:
+    """The key that is waited for, spelt like the one that is set and that nobody reads."""
+    text, key = draft.text, str(draft.data["key"])
+    call = text.node_at(draft.place, (ast.Call, ast.Subscript))
+    unread = [k for k in draft.data["keys"] if k not in draft.data["read"]]
+    meant = get_close_matches(key, unread, 2, 0.7)
+    if len(meant) != 1 or re.sub(r"\d", "", meant[0]) == re.sub(r"\d", "", key):
+        raise NoEdit  # another number is another key
+    places = [
+        text.place(n) for n in ast.walk(call or ast.Pass())
+        if isinstance(n, ast.Constant) and n.value == key
+    ]  # fmt: skip
+    if len(places) != 1:
+        raise NoEdit
+    text.replace(places[0], text.get(places[0]).replace(key, meant[0]))
+
+
+def key_or_add(draft: Draft) -> None:
+    """A counter by add(), which is one step; a mean of what each rank has put under its own key."""
+    data = draft.data
+    if data.get("late"):
+        raise NoEdit
+    if data.get("counts"):
+        _add_up(draft)
+    else:
+        _key_per_rank(draft)
+
+
+def _key_per_rank(draft: Draft) -> None:
+    """set(KEY, x) in each rank and get(KEY) / n: a key with the rank, and the sum of them all."""
+    text, rank, key = draft.text, draft.data.get("rank"), draft.data["key"]
+    written = draft.data["key_span"]
+    tree = text.source.tree or ast.Module([], [])
+    reads = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call)
+        and getattr(n.func, "attr", "") in ("get", "wait", "multi_get")
+        and any(isinstance(a, ast.Constant) and a.value == key for a in ast.walk(n))
+    ]
+    code = text.get(written)
+    plain = re.fullmatch(r"""(['"])[^'"{}\\]*\1""", code)
+    if not rank or not plain or len(reads) != 1 or getattr(reads[0].func, "attr", "") != "get":
+        raise NoEdit
+    divided = _divided(text, tree, reads[0])
+    if divided is None:
+        raise NoEdit
+    whole, count = divided
+    text.replace(written, f"f{code[:-1]}/{{{rank}}}{code[-1]}")
+    given = text.get(text.place(reads[0].args[0]))
+    one = text.source.code(whole).replace(given, f"f{given[:-1]}/{{one}}{given[-1]}", 1)
+    text.replace(text.place(whole), f"sum({one} for one in range({count}))")
+
+
+def _divided(text: Text, tree: ast.AST, read: ast.Call) -> tuple[ast.expr, str] | None:
+    """The expression around a read that is divided, at once or by its name, and by what."""
+    shares = [n for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)]
+    for share in shares:
+        if read in ast.walk(share.left):
+            return share.left, text.source.code(share.right)
+    for made in ast.walk(tree):
+        if isinstance(made, ast.Assign) and read in ast.walk(made.value):
+            name = ast.unparse(made.targets[0])
+            by = {text.source.code(s.right) for s in shares if ast.unparse(s.left) == name}
+            return (made.value, by.pop()) if len(by) == 1 else None
+    return None
+
+
+def _add_up(draft: Draft) -> None:
     """get, change, set of a counter becomes the store's own add, which is one step."""
-    text, data = draft.text, draft.data
+    text = draft.text
     call = draft.call
     statement = text.statement_at(call.lineno)
     value = argument(call, "value", 1)
-    if data.get("late") or not isinstance(statement, ast.Expr) or value is None:
+    if not isinstance(statement, ast.Expr) or value is None:
         raise NoEdit
     if not isinstance(call.func, ast.Attribute) or not call.args:
         raise NoEdit
@@ -123,6 +191,10 @@ def set_get(draft: Draft) -> None:
         text.replace(data["value_span"], "None")
     for data in kinds.get("method", []):
         _method(text, data)
+    for data in kinds.get("with", []):
+        _without_with(text, data)
+    for data in kinds.get("default", []):
+        _checked(text, data)
     for data in kinds.get("timeout", []):
         code = text.get(data["value_span"])
         text.replace(data["value_span"], f"timedelta(seconds={code})")
@@ -159,6 +231,34 @@ def _method(text: Text, data: dict[str, Any]) -> None:
         text.replace([end[0], end[1] - len(call.func.attr), *end], _RENAMED[str(data["name"])])
     else:
         raise NoEdit
+
+
+def _without_with(text: Text, data: dict[str, Any]) -> None:
+    """`with TCPStore(...) as store:` becomes an assignment, and its body moves to the left."""
+    statement = text.statement_at(data["line"])
+    if not isinstance(statement, ast.With) or len(statement.items) != 1:
+        raise NoEdit
+    item = statement.items[0]
+    if item.optional_vars is None or statement.body[0].lineno == statement.lineno:
+        raise NoEdit
+    name, made = text.source.code(item.optional_vars), text.source.code(item.context_expr)
+    start = [*text.place(statement)[:2], statement.body[0].lineno - 1]
+    text.replace([*start, len(text.source.line(start[2]))], f"{name} = {made}")
+    text.dedent(statement.body[0].lineno, statement.end_lineno or statement.lineno, start[1])
+
+
+def _checked(text: Text, data: dict[str, Any]) -> None:
+    """get(key, default): the key where it is there, else the default."""
+    place = [data[k] for k in ("line", "col", "end_line", "end_col")]
+    call = text.node_at(place, ast.Call)
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        raise NoEdit
+    if len(call.args) + len(call.keywords) != 2 or not call.args:
+        raise NoEdit
+    owner, key = text.source.code(call.func.value), text.source.code(call.args[0])
+    other = call.args[1] if len(call.args) > 1 else call.keywords[0].value
+    got = f"{owner}.get({key}) if {owner}.check([{key}]) else {text.source.code(other)}"
+    text.replace(place, f"({got})")
 
 
 def _value(text: Text, data: dict[str, Any]) -> set[str]:
@@ -366,7 +466,7 @@ CURES = {
             "or leave the arithmetic to dist.all_reduce; for a counter, store.add(key, 1) is one "
             "step",
         ),
-        add_up,
+        key_or_add,
         ("store-race",),
     ),
     "store-client-per-process": Cure(
@@ -382,7 +482,7 @@ CURES = {
             "others wait for it, or "
             "correct its spelling",
         ),
-        None,
+        spelt_as_set,
         ("store-key-never-set",),
     ),
     "host-leaves-last": Cure(

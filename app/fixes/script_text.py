@@ -59,9 +59,17 @@ class Text:
     def delete_lines(self, first: int, last: int) -> None:
         self._edits.append((self.offset(first, 0), self.offset(last + 1, 0), ""))
 
+    def dedent(self, first: int, last: int, col: int) -> None:
+        """Lines moved to the left, so that the first of them begins at that column."""
+        cut = len(self.indentation(first)) - col
+        inside = inside_strings(self.source)
+        for line in range(first, last + 1):
+            if line not in inside and self.source.line(line)[:cut].isspace():
+                self.replace([line, 0, line, cut], "")
+
     def indent(self, first: int, last: int, by: str = "    ") -> None:
         """Indent whole statements; what lies inside a text of several lines stays as it is."""
-        inside = _inside_strings(self.source)
+        inside = inside_strings(self.source)
         for number in range(first, last + 1):
             if self.source.line(number).strip() and number not in inside:
                 at = self.offset(number, 0)
@@ -70,9 +78,10 @@ class Text:
     def indentation(self, line: int) -> str:
         return re.match(r"[ \t]*", self.source.line(line))[0]  # type: ignore[index]
 
-    def add_import(self, statement: str) -> None:
+    def add_import(self, statement: str, anyway: bool = False) -> None:
         """An import, with its kind among the others."""
-        if re.search(rf"(?m)^\s*{re.escape(statement)}\s*(#.*)?$", self.source.text):
+        there = re.search(rf"(?m)^\s*{re.escape(statement)}\s*(#.*)?$", self.source.text)
+        if there and not anyway:
             return
         if any(statement in text for _, _, text in self._edits):
             return
@@ -146,7 +155,7 @@ class Text:
         return found
 
 
-def _inside_strings(source: Source) -> set[int]:
+def inside_strings(source: Source) -> set[int]:
     """Lines that begin inside a text of several lines."""
     lines: set[int] = set()
     for node in ast.walk(source.tree) if source.tree is not None else ():
@@ -156,3 +165,65 @@ def _inside_strings(source: Source) -> set[int]:
         ):
             lines |= set(range(node.lineno + 1, (node.end_lineno or 0) + 1))
     return lines
+
+
+def argument(call: ast.Call, name: str, position: int | None = None) -> ast.expr | None:
+    """What a call is given for a parameter."""
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value
+    return call.args[position] if position is not None and position < len(call.args) else None
+
+
+def append_argument(text: Text, call: ast.Call, argument_text: str) -> None:
+    """One more argument at the end of a call."""
+    line, col = text.place(call)[2], text.place(call)[3] - 1
+    parts = [*call.args, *(k.value for k in call.keywords)]
+    before = text.source.text[: text.offset(line, col)].rstrip()
+    comma = "" if not parts or before.endswith(",") else ", "
+    text.replace([line, col, line, col], comma + argument_text)
+
+
+def prefix(text: Text, call: ast.Call) -> str:
+    """`dist.` of `dist.init_process_group`, with an import where the function stands alone."""
+    if isinstance(call.func, ast.Attribute):
+        return text.source.code(call.func.value) + "."
+    text.add_import("import torch.distributed as dist")
+    return "dist."
+
+
+def imported_as(text: Text, module: str) -> str:
+    """The name under which a file knows torch.distributed, or multiprocessing (torch's is one)."""
+    ways = {module, f"torch.{module}"} if module == "multiprocessing" else {module}
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in ways:
+                    return alias.asname or alias.name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in ways:
+                    return alias.asname or alias.name
+    short = {"torch.distributed": "dist", "torch.multiprocessing": "mp"}.get(module)
+    text.add_import(f"import {module} as {short}" if short else f"import {module}")
+    return short or module
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """All names that are read or written in a piece of code."""
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def stored_in(*statements: ast.AST) -> set[str]:
+    """The names that these bind where they stand, not those inside of what they define."""
+    names: set[str] = set()
+    for node in statements:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(a.asname or a.name).partition(".")[0] for a in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        names |= stored_in(*ast.iter_child_nodes(node))
+    return names

@@ -171,6 +171,8 @@ def called(
         return Value(kind=f"{kind}()", of=of | {f"store:{key}"}, call=call)
     if kind.endswith("Store().add"):
         return Value(of=of | {"store-count"}, call=call)
+    if kind == "itertools.islice" and len(args) > 1 and "rank" not in args[-1].of:
+        of -= {"shard"}  # as many as all others take
     if receiver is not None and kind.endswith(_SAME_THING):
         of |= receiver.of
     target = Instance(None) if kind.endswith(".parse_args") else None

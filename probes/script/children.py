@@ -258,8 +258,9 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
             return
         owner = [fn] if fn is not None and isinstance(fn.target, Function) else []
         for item in [*handed(call), *owner]:
-            what = _unpicklable(item)
-            if what:
+            found = _unpicklable(item)
+            if found is not None:
+                what, inner = found
                 sentence = f"{what} is handed to a new process in args and can't be pickled"
                 yield at(
                     call,
@@ -268,7 +269,7 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
                     kind="argument",
                     what=what,
                     method=method,
-                    **_made_at(item),
+                    **_made_at(inner),
                 )
                 return
     for call in facts.calls("torch.utils.data.DataLoader"):
@@ -287,43 +288,44 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
                     f"{name} is a lambda, which can't be pickled for spawned DataLoader workers"
                 )
                 yield at(
-                    call, "unpicklable-object", sentence, kind="argument", what=f"{name}=lambda"
+                    call,
+                    "unpicklable-object",
+                    sentence,
+                    kind="argument",
+                    what=f"{name}=lambda",
+                    **_made_at(value),
                 )
                 return
 
 
-def _unpicklable(item: Value, depth: int = 0) -> str:
-    """What of this no new process can be given; also deep inside of what is handed over."""
+def _unpicklable(item: Value, depth: int = 0) -> tuple[str, Value] | None:
+    """What of this no new process can be given, in words; also deep inside of what is given."""
     if depth < 3:
         for part in _inside(item):
-            what = _unpicklable(part, depth + 1)
-            if what:
-                return what
-    if item.kind == "lambda":
-        return "a lambda"
-    if item.kind == "generator()":
-        return "a generator"
+            found = _unpicklable(part, depth + 1)
+            if found is not None:
+                return found
+    what = _WHAT.get(item.kind, "")
     if item.kind in _LOCKS:
-        return f"a {item.kind[:-2]}"
+        what = f"a {item.kind[:-2]}"
     owner = item.target.owner if isinstance(item.target, Instance) else item.target
     if isinstance(owner, Class) and (owner.local or owner.guarded):
         where = "inside a function" if owner.local else "under the main guard"
         kind = "an object of a" if isinstance(item.target, Instance) else "a"
-        return f"{kind} class defined {where}"
+        what = what or f"{kind} class defined {where}"
     if isinstance(item.target, Function) and item.target.local:
-        return f"the local function {item.target.name}"
-    if item.kind in (
-        "open()",
-        "socket.socket()",
-        "torch.distributed.new_group()",
-        "threading.Thread()",
-    ):
-        return {
-            "open()": "an open file",
-            "socket.socket()": "a socket",
-            "threading.Thread()": "a thread",
-        }.get(item.kind, "a process group")
-    return ""
+        what = what or f"the local function {item.target.name}"
+    return (what, item) if what else None
+
+
+_WHAT = {
+    "lambda": "a lambda",
+    "generator()": "a generator",
+    "open()": "an open file",
+    "socket.socket()": "a socket",
+    "threading.Thread()": "a thread",
+    "torch.distributed.new_group()": "a process group",
+}
 
 
 def _inside(item: Value) -> list[Value]:
@@ -339,12 +341,17 @@ def _inside(item: Value) -> list[Value]:
 
 
 def _made_at(item: Value) -> dict[str, object]:
+    """Where it is defined or made, for the correction."""
+    owner = item.target.owner if isinstance(item.target, Instance) else item.target
+    where: dict[str, object] = {}
+    if isinstance(owner, Function | Class):
+        where |= {"function_file": str(owner.source.path)}
+        where |= {"function_span": place(owner.source, owner.node)}
     made = item.call
-    return (
-        {"made_span": place(made.source, made.node), "made_file": str(made.source.path)}
-        if made
-        else {}
-    )
+    if made is not None:
+        where |= {"made_span": place(made.source, made.node), "made_file": str(made.source.path)}
+        where |= {"lock": item.kind[:-2]} if item.kind in _LOCKS else {}
+    return where
 
 
 def notebook(facts: ScriptFacts) -> Iterator[Finding]:

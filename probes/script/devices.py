@@ -120,7 +120,8 @@ def gpu_index(facts: ScriptFacts) -> Iterator[Finding]:
                     "the global rank is used as the GPU's index: from the second node on "
                     "there is no such GPU; LOCAL_RANK is the index"
                 )
-                yield at(call, "gpu-global-rank-index", sentence, value_span=span)
+                spans = list(_by_rank(gang, call))
+                yield at(call, "gpu-global-rank-index", sentence, value_span=span, spans=spans)
                 return
             if facts.target.plan is None:
                 sentence = (
@@ -129,6 +130,26 @@ def gpu_index(facts: ScriptFacts) -> Iterator[Finding]:
                 )
                 yield at(call, "gpu-global-rank-index-maybe", sentence, value_span=span)
                 return
+
+
+def _by_rank(gang: Gang, first: Call) -> Iterator[list[int]]:
+    """Everywhere in this file where the rank itself says which GPU is meant."""
+    seen: set[int] = set()
+    for call in gang.streams[0]:
+        if call.source is not first.source or id(call.node) in seen:
+            continue
+        seen.add(id(call.node))
+        chosen = _device_index(call)
+        ids, node = call.get("device_ids"), call.node_of("device_ids")
+        parts = [chosen] if chosen is not None else []
+        if ids is not None and ids.items and isinstance(node, ast.List | ast.Tuple):
+            parts += zip(ids.items, node.elts, strict=False)
+        out, node = call.get("output_device"), call.node_of("output_device")
+        parts += [(out, node)] if out is not None and node is not None else []
+        for value, where in parts:
+            told = isinstance(where, ast.JoinedStr | ast.BinOp) and "global-rank" in value.of
+            if value.role == "rank" or told:
+                yield place(call.source, where)
 
 
 def gpu_shared(facts: ScriptFacts) -> Iterator[Finding]:

@@ -81,19 +81,34 @@ def order(facts: ScriptFacts) -> Iterator[Finding]:
                     f"{who} calls {what} here while the others call {there}: all ranks "
                     "must call the same collectives in the same order"
                 )
-                yield at(call, "collective-order", sentence, collective=what, other=there)
+                yield at(
+                    call,
+                    "collective-order",
+                    sentence,
+                    collective=what,
+                    other=there,
+                    other_file=str(other.source.path),
+                    other_span=place(other.source, other.node),
+                )
             else:
                 sentence = (
                     f"only {who} calls {what}; every rank must, or those that do wait for ever"
                 )
-                yield at(
-                    call, "collective-skipped", sentence, collective=what, who=who, **_branch(call)
-                )
+                where = {**_branch(call), "on_rank": _on_rank(facts, call)}
+                yield at(call, "collective-skipped", sentence, collective=what, who=who, **where)
             return
 
 
 def _unsure(call: Call) -> bool:
     return call.stray and bool(call.tests)
+
+
+def _on_rank(facts: ScriptFacts, call: Call) -> list[list[int]]:
+    """Each `if` of the file whose condition was seen to depend on the rank."""
+    on_rank = facts.traces[0].on_rank
+    tree = call.source.tree
+    nodes = [n for n in ast.walk(tree) if id(n) in on_rank] if tree is not None else []
+    return [place(call.source, n) for n in nodes]
 
 
 def _branch(call: Call) -> dict[str, object]:
@@ -232,12 +247,12 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
         ]
         found = _bounded(gang)
         if found is not None:
-            call, bounds = found
+            call, bounds, span = found
             sentence = (
                 f"this loop runs up to another number in each rank ({bounds[0]} on one, "
                 f"{bounds[1]} on another): the one with fewer rounds leaves the others waiting"
             )
-            yield at(call, "uneven-inputs", sentence, steps=bounds)
+            yield at(call, "uneven-inputs", sentence, steps=bounds, bound_span=span)
             return
         for key, call in loops[0].items():
             twin = loops[-1].get(key)
@@ -271,7 +286,7 @@ def uneven(facts: ScriptFacts) -> Iterator[Finding]:
                 return
 
 
-def _bounded(gang: Gang) -> tuple[Call, list[object]] | None:
+def _bounded(gang: Gang) -> tuple[Call, list[object], list[int] | None] | None:
     """A while loop with collectives whose limit is another one in each rank."""
     wrapped = any(c.name == _DDP for c in gang.streams[0])
     twins = {id(c.node): c for c in gang.streams[-1] if c.name in ("while", "break")}
@@ -281,9 +296,12 @@ def _bounded(gang: Gang) -> tuple[Call, list[object]] | None:
             continue
         if len(call.args) != 3 or len(twin.args) != 3:
             continue
-        for mine, other in zip(call.args[1:], twin.args[1:], strict=False):
+        test = call.node.test if isinstance(call.node, ast.While | ast.If) else None
+        parts = [test.left, *test.comparators] if isinstance(test, ast.Compare) else []
+        for at_index, (mine, other) in enumerate(zip(call.args[1:], twin.args[1:], strict=False)):
             if _differs(mine, other) and _together(gang, _loop_of(call), wrapped):
-                return call, [mine.const, other.const]
+                span = place(call.source, parts[at_index]) if at_index < len(parts) else None
+                return call, [mine.const, other.const], span
     return None
 
 

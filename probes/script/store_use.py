@@ -253,6 +253,7 @@ def race(facts: ScriptFacts) -> Iterator[Finding]:
                 "store-race",
                 sentence,
                 key=key.const,
+                counts=f"store:{key.const}" in value.of,
                 key_span=place(call.source, key_node),
                 rank=rank_name(facts, gang, call),
             )
@@ -278,7 +279,8 @@ def _read_keys(gang: Gang) -> set[object]:
 def _waited(facts: ScriptFacts) -> Iterator[tuple[Call, str]]:
     """Keys that somebody waits for, with the call that waits."""
     for call in facts.ending("Store().get", "Store().wait", "Store().__getitem__"):
-        if call.handler or not call.args:
+        wants_default = call.name.endswith(".get") and len(call.args) > 1
+        if call.handler or not call.args or wants_default:
             continue
         keys = call.args[0].items if call.args[0].items is not None else [call.args[0]]
         for key in keys or []:
@@ -316,7 +318,9 @@ def never_set(facts: ScriptFacts) -> Iterator[Finding]:
     for call, key in _waited(facts):
         if key not in keys and writes and not call.stray:
             sentence = f"a rank waits for the key {key!r}, which nobody sets"
-            yield at(call, "store-key-never-set", sentence, key=key, keys=sorted(map(str, keys)))
+            read = sorted({k for _, k in _waited(facts)})
+            every = sorted(map(str, keys))
+            yield at(call, "store-key-never-set", sentence, key=key, keys=every, read=read)
             return
 
 

@@ -78,6 +78,8 @@ class Trace:
     functions: list[Function] = field(default_factory=list)
     classes: list[Class] = field(default_factory=list)
     complete: bool = True
+    on_rank: set[int] = field(default_factory=set)
+    """ids of the `if` nodes whose condition depends on the rank."""
 
 
 class Tracer:
@@ -436,6 +438,8 @@ class Tracer:
     def do_If(self, node: ast.If) -> str:
         test = self.evaluate(node.test)
         guard = "main-guard" in test.of
+        if "rank" in test.of:
+            self.trace.on_rank.add(id(node))
         if self.loops and node.body and isinstance(node.body[-1], ast.Break):
             parts = node.test
             bounds = [parts.left, *parts.comparators] if isinstance(parts, ast.Compare) else []
