@@ -6,7 +6,6 @@ import os
 import re
 import selectors
 import signal
-import time
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
 
@@ -17,8 +16,10 @@ from textual.message import Message
 
 FLOOD = 48
 """So many characters in one read were not typed; no hand and no key repeat is that fast."""
-TAIL = 0.05
-"""Seconds within which what follows a flood still belongs to it."""
+TAIL = 0.25
+"""So many seconds without a byte end a paste; a slow link makes pauses, a hand longer ones."""
+MOST = 256
+"""So many reads are held back at most, so that a flood without end does not fill the memory."""
 SEQUENCE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|O.|.)?")
 UNFINISHED = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*)?\Z")
 """A sequence that the end of a read has cut: alone it would be the escape key, which leaves."""
@@ -31,27 +32,33 @@ def _is_a_key(typed: str) -> bool:
 
 
 class Pastes:
-    """Tells which reads are pastes without marks. What is marked is left to the parser."""
+    """Pastes without marks, each held until it has ended. What is marked is the parser's."""
 
     def __init__(self) -> None:
         self.marked = False
-        self.last = -TAIL
+        self.held: list[str] = []
 
-    def is_paste(self, data: str, now: float) -> bool:
+    def takes(self, data: str) -> bool:
+        """Whether what was read belongs to a paste; then it is kept."""
         if self.marked or START in data:
             self.marked = data.rfind(END) <= data.rfind(START) if START in data else END not in data
             return False
         typed = SEQUENCE.sub("", data)
-        mine = not _is_a_key(typed) or UNFINISHED.search(data) is not None
-        tail = mine and now - self.last < TAIL
-        flood = len(typed) >= FLOOD or tail
-        if flood:
-            self.last = now
-        return flood
+        goes_on = not _is_a_key(typed) or UNFINISHED.search(data) is not None
+        mine = len(typed) >= FLOOD or (bool(self.held) and goes_on)
+        if mine:
+            self.held.append(data)
+        return mine
+
+    def ended(self) -> Iterator[Paste]:
+        """The whole of it: several events would find different screens."""
+        if self.held:
+            yield Paste("".join(self.held).replace("\r\n", "\n").replace("\r", "\n"))
+            self.held = []
 
 
 class Terminal(LinuxDriver):
-    """Textual's own reading, with unmarked pastes as one event a read and not one a character."""
+    """Textual's own reading, with an unmarked paste as one event and not one a character."""
 
     def run_input_thread(self) -> None:
         self.parser = XTermParser()
@@ -60,12 +67,15 @@ class Terminal(LinuxDriver):
         with selectors.DefaultSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
-                if selector.select(0.1):
+                if selector.select(TAIL if self.pastes.held else 0.1):
                     raw = self._read()
                     if not raw:
                         self._loop.call_soon_threadsafe(self._app.exit, 128 + signal.SIGHUP)
                         break
                     for message in self._messages(decode(raw)):
+                        self.process_message(message)
+                else:
+                    for message in self.pastes.ended():
                         self.process_message(message)
                 for message in self.parser.tick():
                     self.process_message(message)
@@ -78,7 +88,8 @@ class Terminal(LinuxDriver):
             return b""
 
     def _messages(self, data: str) -> Iterator[Message]:
-        if self.pastes.is_paste(data, time.monotonic()):
-            yield Paste(data.replace("\r\n", "\n").replace("\r", "\n"))
-        else:
+        if not self.pastes.takes(data):
+            yield from self.pastes.ended()
             yield from self.parser.feed(data)
+        elif len(self.pastes.held) == MOST:
+            yield from self.pastes.ended()

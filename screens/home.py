@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -25,7 +25,7 @@ JOBS = 3
 class Row:
     """One thing to start from: a symptom, a live job, or everything."""
 
-    label: str
+    label: str = field(compare=False)
     symptom: Symptom | None = None
     job: str | None = None
 
@@ -82,11 +82,12 @@ class Home(Framed):
         return [*map(_alive, jobs[:JOBS]), *rows]
 
     def show(self) -> None:
-        self.rows = self._rows(self.query_one("#filter", Box).value)
+        """Rows may move while the user looks at them; the one he picked stays picked."""
         rows = self.query_one(Rows)
-        picked = rows.cursor if rows.moved else 0
+        picked = self.rows[rows.cursor] if rows.moved and self.rows else None
+        self.rows = self._rows(self.query_one("#filter", Box).value)
         rows.show([row.label for row in self.rows])
-        rows.select(picked, by_hand=False)
+        rows.select(self.rows.index(picked) if picked in self.rows else 0, by_hand=False)
         self.query_one("#asked", Line).say(self._question())
         self.query_one("#given", Page).say("\n".join(self._given()))
 

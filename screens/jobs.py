@@ -15,9 +15,7 @@ from ddp_assist.screens.widgets.rows import Rows
 
 def job_line(job: Mapping[str, Any]) -> str:
     """A live job in one line, with what is odd about it."""
-    ranks, size = len(job["ranks"]), job["world_size"]
-    of = f"{ranks} of {size} ranks" if size else f"{ranks} ranks"
-    return f"{job['launcher']}, pid {job['id']}, {of}: {job['verdict']['sentence']}"
+    return f"{job['launcher']}, pid {job['id']}: {job['verdict']['sentence']}"
 
 
 def rank_line(rank: Mapping[str, Any]) -> str:

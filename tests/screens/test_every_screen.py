@@ -30,7 +30,7 @@ SCREENS = {
     "end a process": ("1-port", "enter enter enter n n", ("ENDS A PROCESS",), "End the process"),
     "edit": ("3-spawn", "enter enter enter", ("ranks = 4",), "Try it here"),
     "two steps": ("2-hang", "enter enter", ("Step 2.", "different collectives"), "Go on"),
-    "jobs": ("2-hang", "j", ("4 of 4 ranks", "rank 3"), "Diagnose this job"),
+    "jobs": ("2-hang", "j", ("pid 52310", "rank 3"), "Diagnose this job"),
     "trial": ("1-port", "t", ("[gloo]", "not started"), "Start the trial"),
     "trial done": ("1-port", "t enter", ("JOINED", "rank 0"), "Start the trial"),
     "hosts": ("4-hosts", "h enter enter", ("firewall", "SHUT"), "Go on"),

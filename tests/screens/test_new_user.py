@@ -98,7 +98,6 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=False, reason="races with the screen on a busy machine")
 @pytest.mark.parametrize("name", FAULTS)
 def test_enter_leads_to_the_fix(name: str, tmp_path: Path) -> None:
     fault = FAULTS[name]

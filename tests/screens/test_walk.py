@@ -21,6 +21,7 @@ from ddp_assist.screens.everything import Everything
 from ddp_assist.screens.export import ExportScreen
 from ddp_assist.screens.fix import FixScreen
 from ddp_assist.screens.home import Home
+from ddp_assist.screens.messages import Given
 from ddp_assist.screens.reader import Reader
 from ddp_assist.screens.step import StepScreen
 from ddp_assist.screens.widgets.rows import Rows
@@ -66,6 +67,7 @@ async def test_from_a_held_port_to_a_report(
         await until(pilot, lambda: app.session.diagnosis is not None)
         assert isinstance(app.screen, Home)
         assert app.session.recognised()[0][0].id == "address-in-use"
+        await until(pilot, lambda: "was recognised" in shown(app))
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, StepScreen))
         assert f"port {held} is held by" in shown(app)
@@ -110,19 +112,32 @@ async def test_a_pasted_error_is_recognised_and_not_chosen(tmp_path: Path) -> No
         await until(pilot, lambda: "recognised" in shown(app))
 
 
+async def test_the_picked_row_stays_picked_when_rows_move(tmp_path: Path) -> None:
+    """What is recognised goes to the top while the user's cursor is on another symptom."""
+    app = Assistant(Question(cwd=tmp_path, env={}))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "What did you see?" in shown(app))
+        await pilot.press("down")
+        rows = app.screen.query_one(Rows)
+        picked = rows.lines[rows.cursor].split(" ", 1)[1]
+        app.screen.post_message(Given("paste", "RuntimeError: Address already in use\n"))
+        await until(pilot, lambda: "was recognised" in shown(app))
+        assert rows.lines[rows.cursor].split(" ", 1)[1] == picked
+        assert rows.cursor != 1
+
+
 HOSTILE = (
     "[@click=app.quit]quit[/] [rank0]: \x1b]52;c;aGk=\x07 [/dev/shm] \u202eevil\u202c "
     "RuntimeError: Address already in use\n"
 )
 
 
-@pytest.mark.xfail(strict=False, reason="races with the screen on a busy machine")
 async def test_hostile_text_is_text(tmp_path: Path) -> None:
     log = tmp_path / "rank0.log"
     log.write_text(HOSTILE * 3)
     app = Assistant(Question(logs=(str(log),), cwd=tmp_path, env={}))
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.session.diagnosis is not None)
+        await until(pilot, lambda: "was recognised" in shown(app))
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, StepScreen))
         await pilot.press("tab", "v")
