@@ -32,6 +32,7 @@ class Row:
 
 class Home(Framed):
     CSS_PATH = "home.tcss"
+    rows: list[Row]
     BINDINGS = [
         Binding("enter", "start", "Start", key_display="enter"),
         Binding("slash", "filter", "Filter"),
