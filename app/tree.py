@@ -345,7 +345,8 @@ def _strength(r: Ranked) -> tuple[float, ...]:
     logged = [f for f in seen if f.probe in ("log", "story")]
     first = min((float(f.data.get("order", 0)) for f in logged), default=0.0)
     live = len({f.key for f in seen}) - len({f.key for f in logged})
-    aside = 0 if r.complained else 2
+    # Where nothing that was seen speaks for the complaint, what is certain elsewhere goes first.
+    aside = 2.0 if not r.complained else 0.0 if r.speaks_for else 1.5
     return (ORDER[r.certainty] + aside, -live, -len({f.key for f in seen}), first, r.place)
 
 
@@ -415,8 +416,10 @@ class _Walk:
             return
         asked = not step.probes or not self.answered.isdisjoint(step.probes)
         how: Literal["otherwise", "unknown"] = "otherwise" if asked else "unknown"
+        # A step that asks nobody only lets what was seen elsewhere rule something out.
+        first: Certainty = "likely" if step.probes else "certain"
         for index, to in enumerate(step.otherwise if asked else step.unknown):
-            best_guess: Certainty = "likely" if asked and index == 0 else "possible"
+            best_guess: Certainty = first if asked and index == 0 else "possible"
             if self.guess or to.is_step:
                 go(to, Passed(name, how), "certain" if to.is_step else best_guess)
 

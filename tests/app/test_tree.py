@@ -116,6 +116,36 @@ def test_the_complaint_goes_before_what_is_wrong_besides() -> None:
     assert [cause for cause, _ in walk("log.taken", "env.left", "port.orphan")][0] == "orphan"
 
 
+def test_a_picked_complaint_that_nothing_speaks_for_goes_behind_what_is_certain() -> None:
+    whole = tree()
+    picked = [whole.symptoms["taken"]]
+    for keys, first in (
+        (("env.left", "port.free"), "left-over"),
+        (("log.taken", "env.left", "port.free"), "lost"),
+        (("port.free",), "lost"),
+    ):
+        ranked = rank(whole, found(*keys), picked, ["port", "log", "env"], WEIGHTS)
+        assert ranked[0].cause == first
+
+
+def test_a_step_that_asks_nobody_lets_only_what_was_seen_rule_out() -> None:
+    free = TREE.replace('"port.orphan" = "orphan"', '"port.orphan" = "step:unless"') + """
+[[step]]
+id = "unless"
+question = "does anything speak against it?"
+otherwise = ["orphan"]
+[step.on]
+"log.twice" = []
+"""
+    whole = read_tree([free], pages())
+    for keys, causes in (
+        (("log.taken", "port.orphan"), [("orphan", "certain")]),
+        (("log.taken", "port.orphan", "log.twice"), []),
+    ):
+        ranked = rank(whole, found(*keys), [whole.symptoms["taken"]], ["port"], WEIGHTS)
+        assert [(r.cause, r.certainty) for r in ranked] == causes
+
+
 def test_a_cause_hides_what_it_explains() -> None:
     assert walk("log.taken", "env.left", "port.orphan", orphan=("left-over",)) == [
         ("orphan", "certain")
