@@ -21,7 +21,7 @@ from ddp_assist.app.fixes.model import FileEdit, Fix
 from ddp_assist.app.machine import OnStage, by_change
 from ddp_assist.app.question import Question
 from ddp_assist.app.saying import as_json
-from ddp_assist.app.tree import Ranked
+from ddp_assist.app.walk import Ranked
 from ddp_assist.probes.catalogue import probes
 from ddp_assist.probes.launch.read import read_launch
 from ddp_assist.probes.model import Finding, Target

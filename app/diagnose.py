@@ -13,7 +13,8 @@ from shutil import which
 from typing import Any
 
 from ddp_assist.app.question import Question as Question
-from ddp_assist.app.tree import Ranked, Symptom, Tree, load, rank, recognised
+from ddp_assist.app.tree import Symptom, Tree, load, recognised
+from ddp_assist.app.walk import Ranked, rank
 from ddp_assist.probes.catalogue import READERS, of_the_network, probes
 from ddp_assist.probes.jobs.target import elsewhere, launch_of, logs_of
 from ddp_assist.probes.launch import check

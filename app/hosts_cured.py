@@ -13,7 +13,7 @@ from ddp_assist.app.diagnose import Diagnosis, conclude
 from ddp_assist.app.fixes.for_nodes import Agreement, for_all, in_one_piece, scripts
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.prove import MOST
-from ddp_assist.app.tree import Ranked
+from ddp_assist.app.walk import Ranked
 from ddp_assist.probes.fleet.compare import folded, own_plan
 from ddp_assist.probes.fleet.meeting import Meeting, Place, joined
 from ddp_assist.probes.launch.plan import Launch, LaunchError

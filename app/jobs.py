@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddp_assist.app.diagnose import weights
-from ddp_assist.app.tree import load, rank, recognised
+from ddp_assist.app.tree import load, recognised
+from ddp_assist.app.walk import rank
 from ddp_assist.probes.jobs.live import Shown, live
 from ddp_assist.probes.jobs.peek import asked
 from ddp_assist.probes.model import Finding

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ddp_assist.app.diagnose import Diagnosis
     from ddp_assist.app.fixes.model import Fix
     from ddp_assist.app.question import Question
-    from ddp_assist.app.tree import Ranked
     from ddp_assist.app.trials import Trials
+    from ddp_assist.app.walk import Ranked
     from ddp_assist.probes.runner import Told
     from ddp_assist.probes.trial.spec import Stage, TrialResult, TrialSpec
 

@@ -8,7 +8,8 @@ from ddp_assist.probes.model import matches
 
 if TYPE_CHECKING:
     from ddp_assist.app.session import Session
-    from ddp_assist.app.tree import Ranked, Step
+    from ddp_assist.app.tree import Step
+    from ddp_assist.app.walk import Ranked
 
 
 def outline(session: Session) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
 from ddp_assist.app.fixes.catalogue import builders
 from ddp_assist.app.fixes.model import Fix, Situation
-from ddp_assist.app.tree import Ranked, page
+from ddp_assist.app.tree import page
+from ddp_assist.app.walk import Ranked
 from ddp_assist.probes.model import Finding
 
 Trial = Callable[[Mapping[str, Any]], tuple[bool, str]]

@@ -12,7 +12,8 @@ from ddp_assist.app.diagnose import Diagnosis, weights
 from ddp_assist.app.export import as_fix
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.report import allowed
-from ddp_assist.app.tree import Ranked, load, page, ruled_out
+from ddp_assist.app.tree import load, page
+from ddp_assist.app.walk import Ranked, ruled_out
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.text import clean
 

@@ -20,7 +20,7 @@ from ddp_assist.probes.model import Finding, Probe, matches
 if TYPE_CHECKING:
     from ddp_assist.app.diagnose import Diagnosis
     from ddp_assist.app.fixes.model import Fix
-    from ddp_assist.app.tree import Ranked
+    from ddp_assist.app.walk import Ranked
     from ddp_assist.probes.trial.picture import Picture
     from ddp_assist.probes.trial.spec import TrialResult
 

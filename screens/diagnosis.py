@@ -16,7 +16,7 @@ from ddp_assist.screens.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from ddp_assist.app.session import Session
-    from ddp_assist.app.tree import Ranked
+    from ddp_assist.app.walk import Ranked
 
 SHOWN = 12
 SENTENCES = 4

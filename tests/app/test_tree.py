@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ddp_assist.app.tree import Page, Tree, problems, rank, read_page, read_tree, recognised
+from ddp_assist.app.tree import Page, Tree, read_page, read_tree, recognised
+from ddp_assist.app.walk import rank
+from ddp_assist.app.whole import problems
 from ddp_assist.probes.model import Finding, Probe
 
 TREE = """

@@ -12,7 +12,8 @@ import pytest
 from ddp_assist.app.diagnose import Question, target_of
 from ddp_assist.app.fixes.for_nodes import Agreement, for_all
 from ddp_assist.app.nodes import NodesUnclear, nodes_of
-from ddp_assist.app.tree import load, problems
+from ddp_assist.app.tree import load
+from ddp_assist.app.whole import problems
 from ddp_assist.probes.catalogue import probes
 from ddp_assist.probes.fleet import ways
 from ddp_assist.probes.fleet.compare import compare, kinds, merged

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ddp_assist.app.tree import load
-from ddp_assist.app.tree import rank as rank_causes
+from ddp_assist.app.walk import rank as rank_causes
 from ddp_assist.probes.gpu import gpus, holders
 from ddp_assist.probes.gpu.gpus import OUTCOMES, look
 from ddp_assist.probes.launch.read import read_launch

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ddp_assist.app.tree import load, problems
+from ddp_assist.app.tree import load
+from ddp_assist.app.whole import problems
 from ddp_assist.probes.catalogue import probes
 from ddp_assist.probes.logs import signatures
 
