@@ -11,11 +11,12 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ddp_assist.app import own_terminal
+from ddp_assist.probes.host.processes import look, snapshot
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PASSED = {*ENDINGS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT,
@@ -23,6 +24,8 @@ PASSED = {*ENDINGS, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGC
 SENT_BY_A_PROCESS = 0
 GRACE = 60.0
 """Whoever asked a job to end, and saw it end within this, needs no diagnosis."""
+PATIENCE = 10.0
+"""For so long a process that was asked to end may take to do it."""
 HEAD, TAIL = 2 << 20, 8 << 20
 
 
@@ -284,9 +287,23 @@ def _write(to: int, data: bytes) -> None:
 
 
 def _end(job: _Job) -> None:
-    """Ends the job we started: first asked, then made to."""
+    """Ends the job we started: first asked, then made to; then those that a dead shell left."""
+    family = {p.pid: p.started for p in snapshot().descendants(job.pid)}
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.kill(job.pid, number)
-        if job.wait(10):
-            return
+        if job.wait(PATIENCE):
+            break
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _alive(family):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        ends = time.monotonic() + PATIENCE
+        while _alive(family) and time.monotonic() < ends:
+            time.sleep(0.05)
+
+
+def _alive(family: Mapping[int, int]) -> list[int]:
+    """Those of these processes that still run; a pid that another process has by now is not one."""
+    now = [(pid, look(pid)) for pid in family]
+    return [pid for pid, p in now if p and p.started == family[pid] and p.state not in "ZX"]

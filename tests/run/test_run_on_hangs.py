@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ddp_assist.app import passthrough
 from ddp_assist.probes.network.ports import free_port
 
 BIN = Path(sys.executable).parent
@@ -30,6 +34,12 @@ for _ in range(2):
     dist.all_reduce(x)
 print("trained", flush=True)
 dist.destroy_process_group()
+"""
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(300)
 """
 CRASHES = HEAD + """
 dist.all_reduce(x)
@@ -59,6 +69,23 @@ def test_a_hang_is_named_and_ended(tmp_path: Path) -> None:
     job = next(f for f in said["findings"] if f["probe"] == "job")
     assert "rank 0 waits in all_reduce" in job["sentence"]
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False)
+    assert left.stdout == b""
+
+
+def test_what_a_dead_shell_leaves_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell dies of SIGTERM at once, and its ranks go on; one that does not listen is killed."""
+    monkeypatch.setattr(passthrough, "PATIENCE", 1.0)
+    mark = f"29{os.getpid()}.25"
+    ranks = f"sleep {mark} & {shlex.join([sys.executable, '-c', DEAF, mark])} & wait"
+
+    def is_hung(_: int) -> bool:
+        return "deaf" in Path(kept.so_far()).read_text()
+
+    with tempfile.NamedTemporaryFile() as file:
+        kept = passthrough.Kept(file, file.name)
+        ended = passthrough.run(["bash", "-c", ranks], kept, 1, is_hung)
+    assert ended.hung
+    left = subprocess.run(["pgrep", "-f", mark], capture_output=True, check=False)
     assert left.stdout == b""
 
 
