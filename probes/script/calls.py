@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import ast
-import os.path
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ddp_assist.probes.script import known
+from ddp_assist.probes.script.answers import ANSWERS
 from ddp_assist.probes.script.arguments import arguments
-from ddp_assist.probes.script.evaluate import Evaluator, cast, ends, is_free_port, is_random, quiet
+from ddp_assist.probes.script.constants import quiet
+from ddp_assist.probes.script.methods import of_method
+from ddp_assist.probes.script.parts import bound
 from ddp_assist.probes.script.programs import follow_program
-from ddp_assist.probes.script.value import UNKNOWN, Call, Class, Function, Instance, Value, union
+from ddp_assist.probes.script.starting import process, spawn
+from ddp_assist.probes.script.value import (
+    UNKNOWN,
+    Args,
+    Class,
+    Function,
+    Instance,
+    Kwargs,
+    Value,
+    union,
+)
 
-_ITSELF: Final = ("cuda", "to", "cpu", "float", "half", "double", "train", "eval")
-"""Methods of a module that give back the module."""
-Args = list[Value]
-Kwargs = Mapping[str, Value]
+if TYPE_CHECKING:
+    from ddp_assist.probes.script.evaluate import Evaluator
+
 _SPAWNS: Final = (
     "torch.multiprocessing.spawn",
     "torch.multiprocessing.start_processes",
 )
-_MAPS: Final = (
-    "map",
-    "imap",
-    "imap_unordered",
-    "map_async",
-    "starmap",
-    "starmap_async",
-    "apply",
-    "apply_async",
-    "submit",
-)
-
-
 _POPENS: Final = tuple(
     f"subprocess.{n}" for n in ("Popen", "run", "call", "check_call", "check_output")
 )
@@ -67,6 +64,8 @@ _SAME_THING: Final = tuple(
     )
 )  # fmt: skip
 """Methods whose answer is what the object is, in another form."""
+
+
 _POURS: Final = {"torch.save": 1, "pickle.dump": 1, "json.dump": 1, "numpy.save": 0}
 
 
@@ -77,25 +76,6 @@ def _poured(evaluate: Evaluator, args: Args, receiver: Value | None) -> None:
     for name, value in list(evaluate.tracer.names.items()):
         if of - value.of and any(value is one for one in into):
             evaluate.tracer.names[name] = replace(value, of=value.of | of)
-
-
-def _grown(evaluate: Evaluator, node: ast.Call, held: Value, exact: bool = True) -> None:
-    """A list that was changed: what was known of it as a whole is so no more."""
-    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
-    exact = exact and held.exact and not evaluate.tracer.loops
-    changed = replace(
-        held, const=UNKNOWN, exact=exact, count=None, of=held.of | union(held.items or [])
-    )
-    if isinstance(owner, ast.Name):
-        evaluate.tracer.assign(owner, changed)
-    elif isinstance(owner, ast.Attribute):
-        held_by = evaluate(owner.value).target
-        if isinstance(held_by, Instance):
-            held_by.attrs[owner.attr] = changed
-
-
-def _const(key: object) -> Value:
-    return Value(const=key)
 
 
 def _default(evaluate: Evaluator, default: Value | None) -> Value | None:
@@ -132,9 +112,9 @@ def called(
         if method is None and kind.endswith(".parse_args()"):
             return Value(of=union(args), call=call)
         if method is not None:
-            return evaluate.follow(evaluate._bound(method, function), args, kwargs, node)
+            return evaluate.follow(bound(evaluate, method, function), args, kwargs, node)
         return Value(of=union(args), call=call)
-    special = _SPECIAL.get(kind)
+    special = ANSWERS.get(kind)
     if special is not None:
         answer = special(evaluate, node, args, kwargs)
         if answer is not None:
@@ -143,21 +123,23 @@ def called(
         receiver = replace(function, kind=kind.rpartition(".")[0])
     call = tracer.happens(kind, node, args, kwargs, receiver, partial)
     if receiver is not None and isinstance(node.func, ast.Attribute):
-        answer = _method(evaluate, node, receiver, node.func.attr, args, call)
+        answer = of_method(evaluate, node, receiver, node.func.attr, args, call)
         if answer is not None:
             return answer
     if kind in _SPAWNS:
-        return _spawn(evaluate, call)
+        return spawn(evaluate, call)
     if known.is_process(kind):
-        return _process(evaluate, call)
-    if ends(kind):
-        return Value(kind="ends()")
+        return process(evaluate, call)
+    if known.ends(kind):
+        return Value(kind="known.ends()")
     if args and (kind == "contextlib.closing" or kind.endswith(".enter_context")):
         return args[0]
     of = union([*args, *kwargs.values()])
-    if is_random(kind):
+    if known.is_random(kind):
         return Value(of=of | evaluate.picked("random"), kind=f"{kind}()", call=call)
-    if kind.endswith("().getsockname") or (is_free_port(kind) and "." in kind and "()" not in kind):
+    if kind.endswith("().getsockname") or (
+        known.is_free_port(kind) and "." in kind and "()" not in kind
+    ):
         return Value(of=of | evaluate.picked("free-port"), call=call)
     if kind in _POURS or kind.endswith(".write"):
         _poured(evaluate, args, receiver)
@@ -256,7 +238,7 @@ def _made(
     made = Value(target=Instance(owner), kind=f"class:{owner.node.name}()", call=call)
     start, fields = owner.find("__init__"), owner.fields()
     if start is not None:
-        evaluate.follow(evaluate._bound(start, made), args, kwargs, node)
+        evaluate.follow(bound(evaluate, start, made), args, kwargs, node)
     elif fields is not None and isinstance(made.target, Instance):
         given = {**dict(zip(fields, args, strict=False)), **kwargs}
         for name, default in fields.items():
@@ -265,445 +247,5 @@ def _made(
                 made.target.attrs[name] = held
         after = owner.find("__post_init__")
         if after is not None:
-            evaluate.follow(evaluate._bound(after, made), [], {}, node)
+            evaluate.follow(bound(evaluate, after, made), [], {}, node)
     return replace(made, of=frozenset(union([*args, *kwargs.values()]) & {"rank"}))
-
-
-def _method(
-    evaluate: Evaluator, node: ast.Call, receiver: Value, name: str, args: Args, call: Call
-) -> Value | None:
-    """Methods of things that the script holds."""
-    if receiver.items is not None and name in ("append", "add") and args:
-        receiver.items.append(args[0])
-        _grown(evaluate, node, receiver)
-        return Value(const=None)
-    if receiver.items is not None and name in ("extend", "insert", "pop", "remove", "clear"):
-        _grown(evaluate, node, receiver, exact=False)
-        return Value(const=None) if name != "pop" else receiver.items[0] if receiver.items else None
-    if receiver.table is not None and name == "items":
-        pairs = [
-            Value(items=[Value(const=k), v], exact=True, of=v.of) for k, v in receiver.table.items()
-        ]
-        return Value(items=pairs, exact=receiver.exact, of=receiver.of, kind="list")
-    if receiver.table is not None and name in ("values", "keys"):
-        parts = receiver.table.values() if name == "values" else map(_const, receiver.table)
-        return Value(items=list(parts), exact=receiver.exact, of=receiver.of, kind="list")
-    if receiver.table is not None and name == "copy":
-        return replace(receiver, table=dict(receiver.table))
-    if receiver.table is not None and name == "update":
-        for other in args:
-            receiver.table.update(other.table or {})
-        receiver.table.update(call.kwargs)
-        return Value(const=None)
-    if receiver.table is not None and name == "get" and args and args[0].known:
-        found = receiver.table.get(args[0].const) if isinstance(args[0].const, str | int) else None
-        return found or Value()
-    if isinstance(receiver.const, str) or receiver.kind == "str":
-        return _text(receiver, name, args)
-    if known.is_pool(receiver.kind) and name in _MAPS and args:
-        _pool(evaluate, receiver, name, args, call)
-    if (
-        name == "start"
-        and isinstance(receiver.target, Instance)
-        and receiver.target.owner is not None
-        and receiver.target.owner.comes_from("threading.Thread")
-    ):
-        _own_thread(evaluate, node, receiver, receiver.target.owner)
-    elif (
-        name == "start"
-        and isinstance(receiver.target, Instance)
-        and receiver.target.owner is not None
-    ):
-        run = receiver.target.owner.find("run")
-        if run is not None and receiver.target.owner.comes_from(".Process"):
-            evaluate.tracer.child(
-                "process",
-                _method_of(evaluate, receiver.kind),
-                call,
-                evaluate._bound(run, receiver),
-                [],
-            )
-    if name in _ITSELF and isinstance(receiver.target, Instance):
-        return receiver
-    return None
-
-
-def _text(receiver: Value, name: str, args: Args) -> Value | None:
-    const = receiver.const
-    if name == "format" and isinstance(const, str):
-        of = receiver.of | union(args)
-        if all(a.known for a in args):
-            try:
-                return Value(const=const.format(*(a.const for a in args)), of=of)
-            except (IndexError, KeyError, ValueError, AttributeError):
-                return Value(of=of)
-        return Value(
-            pattern=const, of=of, kind="str", mix=next((a.mix for a in args if a.mix), None)
-        )
-    if name == "join" and isinstance(const, str) and args and args[0].items is not None:
-        parts = args[0].items
-        of = receiver.of | union(parts)
-        if args[0].exact and all(isinstance(p.const, str) for p in parts):
-            return Value(const=const.join(str(p.const) for p in parts), of=of)
-        text = const.join(p.text or "{}" for p in parts) if args[0].exact else ""
-        return Value(pattern=text, of=of, kind="str")
-    if name in ("lower", "upper", "strip") and isinstance(const, str):
-        return replace(receiver, const=getattr(const, name)() if not args else UNKNOWN)
-    if name == "encode":
-        return replace(receiver, kind="bytes")
-    if name in (
-        "isdigit",
-        "startswith",
-        "endswith",
-        "split",
-        "partition",
-        "replace",
-        "count",
-        "find",
-        "rpartition",
-    ):
-        return Value(of=receiver.of, kind="str" if name == "replace" else "")
-    return None
-
-
-# Children
-
-
-def _method_of(evaluate: Evaluator, kind: str, call: Call | None = None) -> str:
-    """How a process made by this would be started."""
-    if call is not None and call.receiver is not None and call.receiver.call is not None:
-        context = call.receiver.call
-        if context.name.endswith("get_context"):
-            method = context.get("method", 0)
-            if method is not None and isinstance(method.const, str):
-                return method.const
-            if method is not None and not method.known:
-                return "unknown"
-    return evaluate.tracer.start_method or "default"
-
-
-def _spawn(evaluate: Evaluator, call: Call) -> Value:
-    fn, given = call.get("fn", 0), call.get("args", 1)
-    method = call.get("start_method", 5)
-    how = method.const if method is not None and isinstance(method.const, str) else "spawn"
-    rank = evaluate.tracer.settings.rank
-    index = Value(const=rank, role="index", of=frozenset({"rank"}))
-    rest = given.items if given is not None and given.items is not None and given.exact else []
-    if fn is not None:
-        evaluate.tracer.child("spawn", how, call, fn, [index, *(rest or [])])
-    return Value(kind=f"{call.name}()", call=call)
-
-
-def _process(evaluate: Evaluator, call: Call) -> Value:
-    target, given, named = call.get("target", 1), call.get("args", 3), call.get("kwargs", 4)
-    rest = given.items if given is not None and given.items is not None and given.exact else []
-    table = {str(k): v for k, v in named.table.items()} if named is not None and named.table else {}
-    if target is not None and isinstance(target.target, Function):
-        names = [a.arg for a in target.target.node.args.args]
-        rest = [
-            _numbered(name, item) for name, item in zip(names, rest or [], strict=False)
-        ] + list((rest or [])[len(names) :])
-    if target is not None:
-        evaluate.tracer.child(
-            "process", _method_of(evaluate, call.name, call), call, target, rest or [], table
-        )
-    return Value(kind=f"{call.name}()", call=call)
-
-
-def _numbered(name: str, item: Value) -> Value:
-    """A number written down for a parameter called rank is a rank."""
-    plain = isinstance(item.const, int) and not isinstance(item.const, bool) and not item.of
-    return (
-        replace(item, role="index", of=frozenset({"rank"}))
-        if plain and re.search(r"rank|idx|index|worker|^i$|proc", name)
-        else item
-    )
-
-
-def _pool(evaluate: Evaluator, pool: Value, name: str, args: Args, call: Call) -> None:
-    rank = evaluate.tracer.settings.rank
-    index = Value(const=rank, role="index", of=frozenset({"rank"}))
-    method = _method_of(evaluate, pool.kind, pool.call)
-    if name in ("apply", "apply_async"):
-        given = args[1].items if len(args) > 1 and args[1].items else []
-    elif name == "submit":
-        given = args[1:]
-    else:
-        over = args[1] if len(args) > 1 else Value()
-        if over.items:
-            item = over.items[0]
-        else:
-            item = index if over.kind == "range()" else Value(of=over.of)
-        given = item.items if name.startswith("starmap") and item.items else [item]
-    evaluate.tracer.child("pool", method, call, args[0], given or [])
-
-
-# Functions whose answer says something
-
-Special = Callable[[Evaluator, ast.Call, Args, Kwargs], "Value | None"]
-
-
-def _rank(role: str) -> Special:
-    def answer(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-        group = args[0] if args else kwargs.get("group")
-        evaluate.tracer.happens("torch.distributed.get_rank", node, args, kwargs)
-        if group is not None and group.const is not None and role == "rank":
-            return Value(of=frozenset({"group-rank"}))
-        of = {"rank", "global-rank"} if role == "rank" else {"rank"}
-        return Value(const=evaluate.tracer.settings.rank, role=role, of=frozenset(of))
-
-    return answer
-
-
-def _world(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    evaluate.tracer.happens("torch.distributed.get_world_size", node, args, kwargs)
-    world = evaluate.tracer.settings.world
-    const = UNKNOWN if world is None else world
-    return Value(const=const, role="world-size", of=frozenset({"world-size"}))
-
-
-def _initialized(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    number = evaluate.tracer.process.number
-    begun = any(
-        c.name == "torch.distributed.init_process_group"
-        and c.process.number == number
-        and not c.path
-        for c in evaluate.tracer.trace.calls
-    )
-    return Value(const=True if begun else UNKNOWN, of=frozenset({"initialized"}))
-
-
-def _getenv(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    default = args[1] if len(args) > 1 else kwargs.get("default", Value(const=None))
-    return evaluate._environ(node, args[0], default) if args else Value()
-
-
-def _setdefault(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    if len(args) > 1:
-        evaluate.tracer.set_environ(node, args[0], args[1], soft=True)
-        return evaluate._environ(node, args[0], args[1])
-    return Value()
-
-
-def _update(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    for mapping in args:
-        if mapping.table is None:
-            evaluate.tracer.environ["*"] = Value()
-        for key, value in (mapping.table or {}).items():
-            evaluate.tracer.set_environ(node, Value(const=key), value)
-    for name, value in kwargs.items():
-        evaluate.tracer.set_environ(node, Value(const=name), value)
-    return Value(const=None)
-
-
-def _pop(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    evaluate.tracer.happens("environ.pop", node, args)
-    if args and isinstance(args[0].const, str):
-        evaluate.tracer.environ.pop(args[0].const, None)
-    return Value()
-
-
-def _dotenv(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
-    evaluate.tracer.environ["*"] = Value()
-    return None
-
-
-def _start_method(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
-    method = args[0] if args else kwargs.get("method")
-    if method is not None and isinstance(method.const, str):
-        evaluate.tracer.start_method = method.const
-    return None
-
-
-def _cast(name: str) -> Special:
-    def answer(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-        return cast(name, args[0]) if args else Value()
-
-    return answer
-
-
-def _range(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    of = union(args)
-    numbers = [n for a in args if (n := a.number) is not None]
-    count = None
-    if args and len(numbers) == len(args):
-        found = quiet(lambda: len(range(*numbers)))
-        count = found if isinstance(found, int) else None
-    shard = {"shard"} if "rank" in of else frozenset()
-    return Value(of=of | shard, kind="range()", count=count)
-
-
-def _length(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    if args and args[0].exact and args[0].items is not None:
-        return Value(const=len(args[0].items), kind="int")
-    if args and args[0].count is not None:
-        return Value(const=args[0].count, of=args[0].of, kind="int")
-    return Value(of=union(args), kind="int")
-
-
-def _folded(do: Callable[..., object]) -> Special:
-    """sum(), max() and min() of numbers that are all known."""
-
-    def answer(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
-        parts = args[0].items if len(args) == 1 and args[0].exact else args
-        numbers = [p.const for p in parts or []]
-        if kwargs or not numbers or not all(isinstance(n, int | float) for n in numbers):
-            return None
-        return Value(const=quiet(do, numbers), of=union(args), kind="int")
-
-    return answer
-
-
-def _same(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    return args[0] if args else Value()
-
-
-def _thread(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    call = evaluate.tracer.happens("threading.Thread", node, args, kwargs)
-    target, given = call.get("target", 1), call.get("args", 3)
-    if target is not None and isinstance(target.target, Function):
-        evaluate.tracer.thread += 1
-        evaluate.follow(target, (given.items or []) if given is not None else [], {}, node)
-        evaluate.tracer.thread -= 1
-    return Value(kind="threading.Thread()", call=call)
-
-
-def _own_thread(evaluate: Evaluator, node: ast.Call, receiver: Value, owner: Class) -> None:
-    """start() of a class of the project that is a thread."""
-    tracer = evaluate.tracer
-    made = tracer.happens("threading.Thread", node)
-    tracer.happens("threading.Thread().start", node, receiver=Value(call=made))
-    run = owner.find("run")
-    if run is not None:
-        tracer.thread += 1
-        evaluate.follow(evaluate._bound(run, receiver), [], {}, node)
-        tracer.thread -= 1
-
-
-def _partial(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    if args and isinstance(args[0].target, Function):
-        inner = args[0].target
-        given, named = (*inner.given, *args[1:]), {**inner.named, **kwargs}
-        return replace(args[0], target=replace(inner, given=given, named=named))
-    return Value(kind="functools.partial()", of=union(args))
-
-
-def _dict(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
-    """dict(table, name=value), and a copy of the environment with more in it."""
-    table: dict[object, Value] = {}
-    exact = True
-    for other in args:
-        exact = exact and other.table is not None and other.exact
-        table.update(other.table or {})
-    table.update(kwargs)
-    return Value(table=table, of=union(table.values()), kind="dict", exact=exact)
-
-
-def _namespace(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
-    """SimpleNamespace and its kin: the names are attributes, and mostly keys as well."""
-    named = {str(k): v for arg in args for k, v in (arg.table or {}).items()} | dict(kwargs)
-    return _with_attributes(named) if named else None
-
-
-def _with_attributes(named: dict[str, Value]) -> Value:
-    held: dict[Any, Value] = {
-        k: _with_attributes(v.table) if v.table and v.target is None else v
-        for k, v in named.items()
-    }
-    of = union(held.values())
-    return Value(target=Instance(None, held), table=held, of=of, kind="dict")
-
-
-def _copy(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    return Value(table={}, kind="dict", of=frozenset({"env"}))
-
-
-def _vars(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value | None:
-    """vars(args): the options as a table."""
-    if args and args[0].kind.endswith("parse_args()"):
-        names = evaluate.tracer.arguments
-        return Value(table={n: evaluate._option(n) for n in names}, kind="dict")
-    if args and isinstance(args[0].target, Instance):
-        return Value(table=dict(args[0].target.attrs), kind="dict")
-    return None
-
-
-def _true(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    return Value(const=True)
-
-
-def _gpus(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    return Value(role="gpu-count", of=frozenset({"cuda"}))
-
-
-def _cuda(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-    return Value(of=frozenset({"cuda"}))
-
-
-def _path(make: Callable[..., str]) -> Special:
-    """A path of known parts; one below the working directory stays relative to it."""
-
-    def made(evaluate: Evaluator, node: ast.Call, args: Args, kwargs: Kwargs) -> Value:
-        parts = [arg.const for arg in args]
-        if any(not isinstance(part, str) for part in parts) or kwargs:
-            return Value(of=union(args))
-        return Value(const=make(*parts), of=union(args))
-
-    return made
-
-
-_SPECIAL: Final[dict[str, Special]] = {
-    "torch.distributed.get_rank": _rank("rank"),
-    "torch.distributed.get_node_local_rank": _rank("local-rank"),
-    "torch.distributed.get_world_size": _world,
-    "torch.distributed.is_initialized": _initialized,
-    "torch.distributed.is_available": _true,
-    "os.environ.get": _getenv,
-    "os.getenv": _getenv,
-    "os.environ.setdefault": _setdefault,
-    "os.environ.update": _update,
-    "os.environ.pop": _pop,
-    "dotenv.load_dotenv": _dotenv,
-    "torch.multiprocessing.set_start_method": _start_method,
-    "multiprocessing.set_start_method": _start_method,
-    "os.getcwd": _path(lambda: "."),
-    "os.path.join": _path(os.path.join),
-    "os.path.dirname": _path(os.path.dirname),
-    "os.path.abspath": _path(lambda path: path),
-    "os.path.realpath": _path(lambda path: path),
-    "os.path.expanduser": _path(os.path.expanduser),
-    "int": _cast("int"),
-    "str": _cast("str"),
-    "float": _cast("float"),
-    "bool": _cast("bool"),
-    "range": _range,
-    "len": _length,
-    "sum": _folded(sum),
-    "max": _folded(max),
-    "min": _folded(min),
-    "list": _same,
-    "tuple": _same,
-    "sorted": _same,
-    "reversed": _same,
-    "iter": _same,
-    "tqdm.tqdm": _same,
-    "threading.Thread": _thread,
-    "functools.partial": _partial,
-    "dict": _dict,
-    "types.SimpleNamespace": _namespace,
-    "argparse.Namespace": _namespace,
-    "easydict.EasyDict": _namespace,
-    "munch.Munch": _namespace,
-    "munch.munchify": _namespace,
-    "addict.Dict": _namespace,
-    "ml_collections.ConfigDict": _namespace,
-    "omegaconf.OmegaConf.create": _namespace,
-    "os.environ.copy": _copy,
-    "vars": _vars,
-    "contextlib.closing": _same,
-    "copy.copy": _same,
-    "copy.deepcopy": _same,
-    "torch.cuda.device_count": _gpus,
-    "torch.cuda.is_available": _cuda,
-    "torch.distributed.is_nccl_available": _cuda,
-}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -156,6 +158,19 @@ def script_of(target: Target) -> Path | None:
     return named if named is not None and named.suffix in (".py", ".ipynb", "") else None
 
 
+@contextlib.contextmanager
+def collector_rests() -> Iterator[None]:
+    """Trees and traces live until the end: looking at them for cycles again and again is vain."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@collector_rests()
 def read_facts(
     target: Target, script: Path, instead: Mapping[Path, str] | None = None
 ) -> ScriptFacts:

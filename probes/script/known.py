@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import Final
 
 RANK: Final = {
@@ -217,6 +219,7 @@ _SAME: Final = {
 }
 
 
+@lru_cache(4096)
 def plain(name: str) -> str:
     """One dotted path for what can be imported from several places."""
     for start, short in _SAME.items():
@@ -238,3 +241,26 @@ def is_pool(kind: str) -> bool:
         and kind.endswith(".Pool()")
         or (kind == "concurrent.futures.ProcessPoolExecutor()")
     )
+
+
+_FREE_PORT: Final = re.compile(
+    r"(free|unused|available|open|random|find|pick|get).*port|port.*(free|unused)", re.I
+)
+_RANDOM: Final = re.compile(
+    r"(random|secrets|uuid|numpy\.random|torch\.rand|torch\.randint)\b|os\.(getpid|urandom)$"
+    r"|time\.(time|time_ns|monotonic|perf_counter)$|socket\.gethostname$|tempfile\.(mk|Named|Temp)"
+)
+_ENDS: Final = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
+
+
+def is_random(kind: str) -> bool:
+    return bool(_RANDOM.match(kind))
+
+
+def is_free_port(kind: str) -> bool:
+    """Whether a function of this name looks for a port."""
+    return bool(_FREE_PORT.search(kind.rpartition(".")[2]))
+
+
+def ends(kind: str) -> bool:
+    return kind in _ENDS

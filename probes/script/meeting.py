@@ -182,9 +182,7 @@ def port_lost(facts: ScriptFacts) -> Iterator[Finding]:
         between = [
             c
             for c in main[pick + 1 : start]
-            if c.stack == main[start].stack
-            and c.name not in ("print", "for")
-            and not _quick(c)
+            if c.stack == main[start].stack and c.name not in ("print", "for") and not _quick(c)
         ]
         if between:
             sentence = (

@@ -257,6 +257,11 @@ class Call:
         return any(node in mine and mine[node] != way for node, way in other.path)
 
 
+Names = dict[str, Value]
+Args = list[Value]
+Kwargs = Mapping[str, Value]
+
+
 def join(first: Value, second: Value) -> Value:
     """What is known of a value that is one or the other."""
     if first is second:
