@@ -66,7 +66,13 @@ _RANK_IN_NAME = re.compile(
     re.IGNORECASE,
 )
 # The number in these is a job's or a process's: Slurm's own name, and Ray's.
-_NO_RANK_IN_NAME = re.compile(r"(?:slurm-\d+|(?:worker|raylet|gcs_server)-[\w-]*\d)\.(?:out|err)$")
+_NO_RANK_IN_NAME = re.compile(
+    r"(?:slurm-\d+|(?:worker|raylet|gcs_server|python-core-\w+|job-driver)-[\w-]*\d)"
+    r"\.(?:out|err|log)$"
+)
+# Ray's agents and core libraries keep books in the same folder, of which none is a rank's.
+_RAY = "raylet.out"
+_SAID_IN_RAY = re.compile(r"(?:worker-|job-driver-|raylet\.|gcs_server\.)")
 _TORCHRUN_STREAM = re.compile(r"/\d+/(?:stdout|stderr)\.log$|/\d+/error\.json$")
 
 
@@ -150,6 +156,9 @@ def _of_folder(folder: Path) -> list[Source]:
     found: list[Source] = []
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if _RAY in names:
+            folders[:] = []
+            names = [name for name in names if _SAID_IN_RAY.match(name)]
         for name in sorted(names):
             path = Path(base, name)
             if name.startswith(".") or len(found) >= _MOST_FILES or not path.is_file():

@@ -30,7 +30,8 @@ _WAITED = re.compile(
 # What a parent says about its children.
 _REPORTS = re.compile(
     r"ChildFailedError$|ProcessRaisedException$|ProcessExitedException$|SignalException$|"
-    r"CalledProcessError$|RemoteTraceback$|RayTaskError|TrainingFailedError$"
+    r"CalledProcessError$|RemoteTraceback$|RayTaskError|TrainingFailedError$|"
+    r"(?:ActorDied|ActorUnavailable|RayActor|WorkerCrashed|OwnerDied|NodeDied)Error$"
 )
 _NOT_A_FAILURE = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "StopIteration"})
 # A program of the system, not one that starts or is a rank.
