@@ -68,11 +68,11 @@ def cures(diagnosis: Diagnosis, meeting: Meeting, trial: bool) -> Iterator[Fix]:
 def _agreements(
     diagnosis: Diagnosis, meeting: Meeting, first: Ranked, found: Sequence[Ranked]
 ) -> Iterator[Agreement]:
-    """For the first cause alone, then for all of them, on one address of the hub after another."""
+    """On one address of the hub after another, for the first cause alone, then for all of them."""
     tried: list[Agreement] = []
     groups = [{first.cause}, {r.cause for r in found}]
-    for causes in groups:
-        for address, explicit in _places(meeting):
+    for address, explicit in _places(meeting):
+        for causes in groups:
             agreed = _agreement(diagnosis, meeting, causes, address, explicit)
             if agreed is not None and agreed not in tried:
                 tried.append(agreed)

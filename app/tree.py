@@ -48,6 +48,8 @@ class Step:
     on: Mapping[str, tuple[To, ...]]
     otherwise: tuple[To, ...]
     unknown: tuple[To, ...]
+    stands: tuple[str, ...] = ()
+    """Answers that no other cause explains: whatever else is true, this was seen by itself."""
 
     def targets(self) -> list[To]:
         every = [to for tos in self.on.values() for to in tos]
@@ -142,6 +144,7 @@ def read_tree(documents: Iterable[str], pages: Mapping[str, Page]) -> Tree:
                 tuple(map(To.read, _tuple(entry["unknown"])))
                 if "unknown" in entry
                 else tuple(dict.fromkeys(to for tos in on.values() for to in tos)),
+                _tuple(entry.get("stands")),
             )
     return Tree(symptoms, steps, pages)
 

@@ -95,8 +95,10 @@ def _strength(r: Ranked) -> tuple[float, ...]:
 def _hide(tree: Tree, ranked: list[Ranked]) -> None:
     """A cause hides those it explains, but none that is surer than itself.
 
-    One that is merely possible explains nothing yet.
+    One that is merely possible explains nothing yet, and what was seen by itself needs no
+    explanation.
     """
+    stands = {key for step in tree.steps.values() for key in step.stands}
     for strong in ranked:
         if strong.hidden_by is not None:
             continue
@@ -108,6 +110,7 @@ def _hide(tree: Tree, ranked: list[Ranked]) -> None:
                 and weak.cause in explained
                 and weak.hidden_by is None
                 and not mutual
+                and not any(f.key in stands for f in weak.speaks_for)
                 and strong.certainty != "possible"
                 and ORDER[strong.certainty] <= ORDER[weak.certainty]
             ):

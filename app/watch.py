@@ -37,6 +37,8 @@ class Watch:
         self.looking: threading.Thread | None = None
         self.found: Diagnosis | None = None
         self.told = False
+        self.way: list[str] | None = None
+        """How we are started where the job is, if that is another network than ours."""
         self.stood: list[object] = []
         """Where ranks waited for their GPUs when they were last looked at."""
 
@@ -55,10 +57,12 @@ class Watch:
 
         def examine() -> None:
             from ddp_assist.app.diagnose import diagnose
+            from ddp_assist.app.inside import seen, way_to
             from ddp_assist.probes.launch.plan import LaunchError
 
             try:
-                self.found = diagnose(now)
+                self.way = way_to(pid)
+                self.found = seen(self.way, now) if self.way else diagnose(now)
             except LaunchError:
                 self.found = None
 

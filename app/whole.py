@@ -22,7 +22,7 @@ def problems(tree: Tree, probes: Sequence[Probe]) -> list[str]:
     used = [key for symptom in tree.symptoms.values() for key in symptom.recognised_by]
     for step in tree.steps.values():
         used += step.on
-        found += _dangling(f"step {step.id}", step.on, outcomes)
+        found += _dangling(f"step {step.id}", [*step.on, *step.stands], outcomes)
         found += [
             f"step {step.id} asks {name}, which is no probe"
             for name in step.probes

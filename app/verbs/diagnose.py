@@ -20,6 +20,7 @@ from ddp_assist.app.export import write_all
 from ddp_assist.app.files import WriteFailed, unnamed_file
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.hosts_drawn import summary
+from ddp_assist.app.inside import way_to
 from ddp_assist.app.options import (
     add_fleet,
     add_question,
@@ -34,10 +35,7 @@ from ddp_assist.app.options import (
 )
 from ddp_assist.app.progress import reading_in_sight
 from ddp_assist.app.saying import as_json, as_text
-from ddp_assist.probes.jobs.target import elsewhere, way_in
 from ddp_assist.probes.launch.plan import LaunchError
-
-ENTERED = "DDP_ASSIST_ENTERED"
 
 if TYPE_CHECKING:
     from ddp_assist.app.trials import Trials
@@ -84,12 +82,9 @@ def run(verb: str, words: list[str]) -> int:
 
 
 def _go_where_it_is(pid: int, words: list[str]) -> None:
-    """As root, look at a job that has a network of its own from its own network."""
-    where = elsewhere(pid) if ENTERED not in os.environ else None
-    way = way_in(where) if where is not None else None
+    way = way_to(pid)
     if way is not None:
-        os.environ[ENTERED] = "1"
-        os.execv(way[0], [*way, sys.executable, "-I", "-m", "ddp_assist", *words])
+        os.execv(way[0], [*way, *words])
 
 
 def answer(

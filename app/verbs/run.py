@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +65,10 @@ def run(verb: str, words: list[str]) -> int:
         def hangs(found: Diagnosis) -> bool:
             nonlocal code
             say(f"no output and no work for {watch.after:g} s, and the ranks do not go on")
-            code = tell(found.question, found)
+            if watch.way is None:
+                code = tell(found.question, found)
+            else:
+                code = tell_from_there(watch.way, found.question, given)
             return given.hang_after is not None
 
         watch = Watch(kept, asked, given.hang_after or USUAL, hangs)
@@ -82,6 +87,16 @@ def run(verb: str, words: list[str]) -> int:
             return same_end(ended)
         say(f"the job failed with {'signal' if ended.code < 0 else 'exit code'} {abs(ended.code)}")
         return tell(replace(asked, logs=(kept.so_far(),)))
+
+
+def tell_from_there(way: list[str], about: Question, given: argparse.Namespace) -> int:
+    """What is wrong with it, and cures tried, where the job is."""
+    from ddp_assist.app.inside import words
+
+    options = ["--no-trial"] * given.no_trial + ["--json"] * given.json
+    options += ["--out", str(given.out)] if given.out else []
+    options += [f"--fleet={given.fleet}"] if given.fleet is not None else []
+    return subprocess.call([*way, *words(about), *options, "--", *about.launch])
 
 
 def tells_of_failure(log: str) -> bool:

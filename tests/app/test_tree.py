@@ -154,6 +154,14 @@ def test_a_cause_hides_what_it_explains() -> None:
     ]
 
 
+def test_what_was_seen_by_itself_is_not_explained_away() -> None:
+    stands = TREE.replace("[step.on]", 'stands = ["env.left"]\n[step.on]', 1)
+    whole = read_tree([stands], pages(orphan=("left-over",)))
+    findings = found("log.taken", "env.left", "port.orphan")
+    ranked = rank(whole, findings, [whole.symptoms["taken"]], ["port", "log", "env"], WEIGHTS)
+    assert {r.cause for r in ranked} == {"orphan", "left-over"}
+
+
 def test_a_mere_guess_hides_nothing_that_was_seen() -> None:
     causes = walk("log.taken", "env.left", asked="log env", orphan=("left-over",))
     assert ("left-over", "certain") in causes

@@ -268,7 +268,8 @@ class TestTrials:
         finally:
             for name in bed.names:
                 bed.hosts(name, bed.address(name))
-        assert causes(result)[0] == "hostname-resolves-to-loopback"
+        both = {"hostname-resolves-to-loopback", "firewall-blocks-port"}
+        assert causes(result)[0] in both and both <= set(causes(result))
         assert "trial-failed" in outcomes(result)
         fix = result["fixes"][0]
         assert fix["badge"] == "ran" and "SOCKET_IFNAME=eth0" in fix["launch"], fix

@@ -123,7 +123,12 @@ def interface_of(addr: str) -> str:
 
 
 def say_where_to_listen(plan: Plan) -> None:
-    """gloo and NCCL listen too: keep them on the interface of the chosen address."""
+    """gloo and NCCL listen too: keep them on the interface of the chosen address.
+
+    Where other hosts take part they choose for themselves, as in the job: a name of this host
+    that leads the others astray must do so here as well."""
+    if len(plan["ranks"]) < plan["world"] and not plan["interface"]:
+        return
     env = os.environ
     name = plan["interface"] or interface_of(plan["ip"])
     if name:
