@@ -106,9 +106,16 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
         or (host is not None and "argv" in host.of)
     ):
         return
+    scripts = [p.script_path for p in facts.target.plans]
+    if any(path is not None and path != scripts[0] for path in scripts):
+        return  # another script of the launch may host it
     sentence = "is_master is True in no process, so nobody hosts the store and all wait to connect"
     span = place(call.source, call.node)
-    several = call.get("world_size", 2) is not None or any(g.process.number for g in facts.gangs)
+    several = (
+        call.get("world_size", 2) is not None
+        or any(g.process.number for g in facts.gangs)
+        or len(scripts) > 1
+    )
     gang = next((g for g in facts.gangs if g.process.number == call.process.number), facts.main)
     outcome = "store-not-hosted" if several else "store-not-hosted-maybe"
     yield at(

@@ -70,3 +70,11 @@ def test_each_gets_a_rank_and_one_hosts(
 )
 def test_who_differs_already_is_left_alone(launch: str, tmp_path: Path) -> None:
     assert built(launch, "", tmp_path) is None
+
+
+def test_another_script_of_the_launch_may_host(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text(ALIKE.format(master=""))
+    for launch, named in (("python s.py & python s.py", True), ("python s.py & python h.py", False)):
+        read = read_launch(launch, {}, tmp_path)
+        found = look(Target(plan=read.main, launch=read, env={}, cwd=tmp_path))
+        assert any(f.outcome == "store-not-hosted" for f in found) == named

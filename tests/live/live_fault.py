@@ -52,23 +52,6 @@ class Variation:
         return f"{launcher}-{self.ranks}-{self.port}-{who}{'-words' if self.as_words else ''}"
 
 
-def variations(seed: str, count: int) -> list[Variation]:
-    """The plain one first, then some that differ in everything; the same for the same seed."""
-    dice = random.Random(seed)
-    found = [Variation()]
-    while len(found) <= count:
-        found.append(
-            Variation(
-                dice.randrange(12000, 31000),
-                dice.choice((2, 3, 4)),
-                dice.choice(TORCHRUN),
-                dice.random() < 0.5,
-                dice.random() < 0.5,
-            )
-        )
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     id: str
@@ -133,6 +116,26 @@ class Fault:
             files=written,
             scripts={},
         )
+
+
+def variations(fault: Fault, moment: Moment, count: int) -> list[Variation]:
+    """The plain one first, then some that differ in everything; each time the same ones.
+
+    Who is on one of two hosts is root there: only root can enter a network namespace.
+    """
+    dice = random.Random(f"{fault.id} {moment}")
+    found = [Variation()]
+    while len(found) <= count:
+        found.append(
+            Variation(
+                dice.randrange(12000, 31000),
+                dice.choice((2, 3, 4)),
+                dice.choice(TORCHRUN),
+                dice.random() < 0.5,
+                dice.random() < 0.5 and not fault.two_hosts,
+            )
+        )
+    return found
 
 
 def read(entry: Mapping[str, Any], family: str) -> Fault:

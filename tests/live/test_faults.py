@@ -24,7 +24,7 @@ def cells() -> list[Cell]:
         (fault, moment, how, host)
         for fault in faults().values()
         for moment in (fault.moments if ALL else fault.part)
-        for how in variations(f"{fault.id} {moment}", VARIED if ALL else 0)
+        for how in variations(fault, moment, VARIED if ALL else 0)
         for host in hosts(fault, moment)[: None if ALL else 1]
     ]
 
