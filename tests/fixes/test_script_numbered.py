@@ -74,7 +74,7 @@ def test_who_differs_already_is_left_alone(launch: str, tmp_path: Path) -> None:
 
 def test_another_script_of_the_launch_may_host(tmp_path: Path) -> None:
     (tmp_path / "s.py").write_text(ALIKE.format(master=""))
-    for launch, named in (("python s.py & python s.py", True), ("python s.py & python h.py", False)):
-        read = read_launch(launch, {}, tmp_path)
+    for second, named in (("s.py", True), ("h.py", False)):
+        read = read_launch(f"python s.py & python {second}", {}, tmp_path)
         found = look(Target(plan=read.main, launch=read, env={}, cwd=tmp_path))
         assert any(f.outcome == "store-not-hosted" for f in found) == named
