@@ -7,7 +7,7 @@ import re
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit, NotMine
 from ddp_assist.app.fixes.script_meeting import leave_port
-from ddp_assist.app.fixes.script_text import Text, stored_in
+from ddp_assist.app.fixes.script_text import Text, append_argument, stored_in
 
 
 def imports(draft: Draft) -> None:
@@ -165,6 +165,11 @@ def from_env(draft: Draft) -> None:
         text.replace([*start, *start], f'"{data["spelling"]}", ')
         return
     place = data.get("required_span")
+    names = data.get("names") or [""]
+    if place is None and not names[0].startswith("-") and not data.get("has_default"):
+        text.add_import("import os")
+        append_argument(text, draft.call, 'nargs="?", default=int(os.environ["LOCAL_RANK"])')
+        return
     if place is None or data.get("has_default"):
         raise NoEdit
     text.add_import("import os")

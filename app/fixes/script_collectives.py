@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
 from ddp_assist.app.fixes.script_text import Text, argument, imported_as, names_in, stored_in
@@ -15,6 +16,8 @@ def for_all(draft: Draft) -> None:
     """Take the collective out of the branch on the rank, with what it needs."""
     text, place = draft.text, draft.data.get("branch")
     branch = text.node_at(place, ast.If) if place is not None else None
+    if _behind_the_else(draft) or _hoisted(draft):
+        return
     if not isinstance(branch, ast.If) or not _on_rank(draft, branch):
         _before_the_guard(draft)
         return
@@ -42,6 +45,76 @@ def for_all(draft: Draft) -> None:
         text.delete_lines(statement.lineno, statement.end_lineno or statement.lineno)
     if len(moved) == len(branch.body):
         text.delete_lines(branch.lineno, branch.body[0].lineno - 1)
+
+
+def _behind_the_else(draft: Draft) -> bool:
+    """A barrier that ends one branch of an `if` on the rank goes behind both."""
+    text, line = draft.text, draft.place[0]
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        ours = isinstance(node, ast.If) and node.orelse and _on_rank(draft, node)
+        last = node.orelse[-1] if ours and isinstance(node, ast.If) else None
+        if not isinstance(last, ast.Expr) or last.lineno != line or not isinstance(node, ast.If):
+            continue
+        if draft.data["collective"] != "barrier" or isinstance(node.orelse[0], ast.If):
+            continue
+        alone = len(node.orelse) == 1
+        first = node.body[-1].end_lineno or node.lineno if alone else last.lineno - 1
+        text.delete_lines(first + 1, last.end_lineno or line)
+        outer = text.indentation(node.lineno)
+        text.insert((node.end_lineno or line) + 1, outer + text.source.code(last))
+        return True
+    return False
+
+
+_HARMLESS = ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Return | ast.For | ast.Pass
+_SPEAKS = re.compile(r"print|log|save|write|open|dump|send|step|backward|exit|remove|mkdir", re.I)
+
+
+def _hoisted(draft: Draft) -> bool:
+    """What one rank alone asks a function for, asked by all, in front of the condition."""
+    text = draft.text
+    tree = text.source.tree or ast.Module([], [])
+    frames = [text.node_at(p, ast.Call) for f, p in draft.data["frames"] if f == draft.data["file"]]
+    for call in reversed(frames):
+        around = [
+            n for n in ast.walk(tree)
+            if text.place(n) in draft.data["on_rank"] and call is not None and call in ast.walk(n)
+        ] if isinstance(call, ast.Call) else []  # fmt: skip
+        if not around or not isinstance(call, ast.Call):
+            continue
+        if not _harmless(tree, _last(call.func)):
+            return False
+        widest = min(around, key=lambda n: (n.lineno, n.col_offset))  # type: ignore[attr-defined]
+        statement = text.statement_at(widest.lineno)  # type: ignore[attr-defined]
+        whole = text.statement_at(call.lineno)
+        if statement is None or whole is None or names_in(call) & stored_in(statement):
+            return False
+        test = {id(n) for w in around if isinstance(w, ast.If) for n in ast.walk(w.test)}
+        if id(call) in test or whole.lineno != call.lineno:
+            return False
+        name = "of_all_ranks"
+        if name in names_in(tree):
+            return False
+        indent = text.indentation(statement.lineno)
+        if isinstance(whole, ast.Expr) and whole.value is call:
+            return False
+        text.insert(statement.lineno, f"{indent}{name} = {text.source.code(call)}")
+        text.replace(text.place(call), name)
+        return True
+    return False
+
+
+def _harmless(tree: ast.Module, name: str) -> bool:
+    """Whether the functions of that name only reckon, so that all ranks may run them."""
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name]
+    calls = [n for f in found for n in ast.walk(f) if isinstance(n, ast.Call)]
+    plain = all(
+        isinstance(s, _HARMLESS) or _collective(s) or isinstance(s, ast.Expr)
+        for f in found
+        for s in ast.walk(f)
+        if isinstance(s, ast.stmt) and s is not f
+    )
+    return bool(found) and plain and not any(_SPEAKS.search(_last(c.func)) for c in calls)
 
 
 def _before_the_guard(draft: Draft) -> None:

@@ -89,8 +89,34 @@ def once(draft: Draft) -> None:
     text.insert_first(statement.lineno, f"{indent}if not {start}is_initialized():")
 
 
+def _for_all_ranks(draft: Draft) -> None:
+    """`if rank == 0: init_process_group()` without the condition."""
+    text, place = draft.text, draft.data["alone"]
+    branch = text.node_at(place, ast.If)
+    if not isinstance(branch, ast.If) or branch.orelse or len(branch.body) != 1:
+        raise NoEdit
+    if branch.body[0].lineno == branch.lineno:
+        raise NoEdit
+    text.delete_lines(branch.lineno, branch.body[0].lineno - 1)
+    text.dedent(branch.body[0].lineno, branch.end_lineno or branch.lineno, place[1])
+
+
+def _setup_of_a_file(draft: Draft) -> None:
+    """A setup function of another file, imported and called where the script begins to work."""
+    text, line = draft.file(draft.data["begins_file"]), draft.data["begins"]
+    statement = text.statement_at(line)
+    if draft.data["takes"] or statement is None:
+        raise NoEdit
+    text.add_import(f"from {draft.data['setup_module']} import {draft.data['setup']}", anyway=True)
+    call = f"{draft.data['setup']}()"
+    text.insert(statement.lineno, text.indentation(statement.lineno) + call)
+
+
 def _call_setup(draft: Draft) -> None:
     """The script's own setup function, called at the start of the worker with its own names."""
+    if draft.data.get("setup_module"):
+        _setup_of_a_file(draft)
+        return
     text, line = draft.text, draft.place[0]
     body = text.source.tree.body if text.source.tree is not None else []
     worker = next(
@@ -137,6 +163,9 @@ def make_group(draft: Draft) -> None:
         return
     if draft.data.get("late"):
         _destroy_last(draft)
+        return
+    if plan is not None and plan.launcher in SETTERS and draft.data.get("alone"):
+        _for_all_ranks(draft)
         return
     if plan is None or plan.launcher not in SETTERS or "init_process_group" in text.source.text:
         raise NoEdit  # it is there, and not reached by all: where it belongs is not ours to guess

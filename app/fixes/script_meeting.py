@@ -122,7 +122,27 @@ def setdefault(draft: Draft) -> None:
         text.replace(text.place(statement), soft)
 
 
+def _pairs(statement: ast.stmt) -> list[tuple[ast.Subscript, ast.expr]]:
+    """`environ[A], environ[B] = a, b`, item by item; nothing of another statement."""
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return []
+    to, value = statement.targets[0], statement.value
+    if not isinstance(to, ast.Tuple) or not isinstance(value, ast.Tuple):
+        return []
+    pairs = list(zip(to.elts, value.elts, strict=False))
+    items = [(t, v) for t, v in pairs if isinstance(t, ast.Subscript)]
+    return items if len(items) == len(to.elts) == len(value.elts) else []
+
+
 def _softly(text: Text, statement: ast.stmt) -> str:
+    pairs = _pairs(statement)
+    if pairs:
+        lines = [
+            f"{text.source.code(t.value)}.setdefault({text.source.code(t.slice)}, "
+            f"{text.source.code(v)})"
+            for t, v in pairs
+        ]
+        return f"{text.newline}{text.indentation(statement.lineno)}".join(lines)
     if (
         isinstance(statement, ast.Assign)
         and len(statement.targets) == 1
@@ -139,20 +159,25 @@ def _softly(text: Text, statement: ast.stmt) -> str:
         call = statement.value
         owner = text.source.code(statement.value.func.value)
         if statement.value.func.attr == "update":
-            pairs = [
+            told = [
                 (repr(k.arg).replace("'", '"'), text.source.code(k.value))
                 for k in call.keywords
                 if k.arg
             ]
+            if len(call.args) == 1 and not told and isinstance(call.args[0], ast.Name):
+                inner = f"{text.newline}{text.indentation(statement.lineno)}    "
+                table_code = text.source.code(call.args[0])
+                head = f"for name, value in {table_code}.items():"
+                return f"{head}{inner}{owner}.setdefault(name, value)"
             for table in call.args:
                 if not isinstance(table, ast.Dict):
                     raise NoEdit
-                pairs += [
+                told += [
                     (text.source.code(k), text.source.code(v))
                     for k, v in zip(table.keys, table.values, strict=True)
                     if k
                 ]
-            lines = [f"{owner}.setdefault({key}, {value})" for key, value in pairs]
+            lines = [f"{owner}.setdefault({key}, {value})" for key, value in told]
             return f"{text.newline}{text.indentation(statement.lineno)}".join(lines)
     raise NoEdit
 
@@ -220,7 +245,13 @@ def _in_range_at_all(draft: Draft) -> None:
     """A port that exists, written where the one that does not was put together."""
     place, what = draft.data["value_span"], draft.data["variable"]
     if list(place) == draft.place:
-        raise NoEdit  # the place is the whole call: there is no expression to replace
+        statement = draft.text.statement_at(draft.place[0])
+        written = [
+            v for t, v in _pairs(statement or ast.Pass()) if draft.text.place(t) == list(place)
+        ]
+        if len(written) != 1:
+            raise NoEdit  # the place is the whole call: there is no expression to replace
+        place = draft.text.place(written[0])
     if what == "init_method":
         told = draft.data.get("told")
         right = re.sub(r":\d+(?=$|[/?])", ":29500", told) if told else ""

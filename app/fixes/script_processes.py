@@ -115,7 +115,10 @@ def _args_that_fit(draft: Draft, function: ast.FunctionDef) -> None:
         raise NoEdit
     codes = [text.source.code(e) for e in given.elts]
     kept = [c for c in codes if c.rpartition(".")[2] in wanted[1:]]
-    if len(codes) <= len(wanted) - 1 or len(kept) != len(wanted) - 1:
+    by_hand = codes[:1] in (["0"], ["rank"]) and len(codes) == len(wanted) == least
+    if by_hand and wanted[0] in ("rank", "local_rank", "gpu"):
+        kept = codes[1:]  # what mp.spawn gives by itself
+    elif len(codes) <= len(wanted) - 1 or len(kept) != len(wanted) - 1:
         raise NoEdit
     text.replace(text.place(given), f"({', '.join(kept)}{',' if len(kept) == 1 else ''})")
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
-from ddp_assist.app.fixes.script_text import Text, append_argument, argument
+from ddp_assist.app.fixes.script_text import Text, append_argument, argument, stored_in
 
 _RENAMED = {
     "put": "set",
@@ -27,6 +27,12 @@ def one_host(draft: Draft) -> None:
             raise NoEdit
         text.replace(place, "False")
         return
+    if draft.data.get("made_span"):
+        _hand_over(draft)
+        return
+    if draft.data.get("caller_rank"):
+        _by_caller(draft)
+        return
     if not rank:
         _host_in_parent(draft)
         return
@@ -38,6 +44,33 @@ def one_host(draft: Draft) -> None:
             append_argument(text, call, f"is_master={rank} == 0")
     else:
         text.replace(place, f"{rank} == 0")
+
+
+def _hand_over(draft: Draft) -> None:
+    """init_process_group(store=...) of the store that is there already, by its name."""
+    text = draft.text
+    made = text.node_at(draft.data["made_span"], ast.Call)
+    names = [
+        n.targets[0].id
+        for n in ast.walk(text.source.tree or ast.Pass())
+        if isinstance(n, ast.Assign) and n.value is made and isinstance(n.targets[0], ast.Name)
+    ]
+    if len(names) != 1 or argument(draft.call, "init_method", 1) is not None:
+        raise NoEdit
+    append_argument(text, draft.call, f"store={names[0]}")
+
+
+def _by_caller(draft: Draft) -> None:
+    """The function that opens the store is told who hosts it, where it is called."""
+    text, data = draft.text, draft.data
+    call = text.node_at(data["caller"], ast.Call)
+    if not isinstance(call, ast.Call):
+        raise NoEdit
+    chosen, given = f"{data['caller_rank']} == 0", argument(call, data["option"])
+    if given is not None:
+        text.replace(text.place(given), chosen)
+    else:
+        append_argument(text, call, f"{data['option']}={chosen}")
 
 
 def _host_in_parent(draft: Draft) -> None:
@@ -398,9 +431,40 @@ def _store_names(tree: ast.AST) -> set[str]:
     return names
 
 
+def _client_in_worker(draft: Draft) -> None:
+    """A worker that uses the module's store opens a client under the same name."""
+    text, data = draft.text, draft.data
+    made = text.node_at(data["made"], ast.Call)
+    worker = text.node_at(data["worker"], ast.FunctionDef)
+    tree = text.source.tree or ast.Module([], [])
+    names = [
+        s.targets[0].id
+        for s in tree.body
+        if isinstance(s, ast.Assign) and s.value is made and isinstance(s.targets[0], ast.Name)
+    ]
+    used = text.node_at(draft.place, ast.Call)
+    if len(names) != 1 or not isinstance(worker, ast.FunctionDef) or not isinstance(made, ast.Call):
+        raise NoEdit
+    if used not in set(ast.walk(worker)) or names[0] in stored_in(*worker.body):
+        raise NoEdit
+    host, port = argument(made, "host_name", 0), argument(made, "port", 1)
+    first = worker.body[0]
+    if host is None or port is None or first.lineno == worker.lineno:
+        raise NoEdit
+    where = f"{text.source.code(host)}, {text.source.code(port)}"
+    maker = text.source.code(made.func)
+    text.insert(
+        first.lineno,
+        f"{text.indentation(first.lineno)}{names[0]} = {maker}({where}, is_master=False)",
+    )
+
+
 def own_client(draft: Draft) -> None:
     data = draft.data
     text = draft.text
+    if data.get("made") and data.get("worker"):
+        _client_in_worker(draft)
+        return
     if (
         not data.get("parameter")
         or not data.get("item_span")

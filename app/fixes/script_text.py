@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,7 @@ class Text:
         future = [n for n in imports if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
         plain = [n for n in imports if n not in future]
         if plain:
-            foreign = statement.startswith(("import torch", "from torch"))
+            foreign = statement.split()[1].partition(".")[0] not in sys.stdlib_module_names
             self.insert(
                 plain[-1].end_lineno + 1 if foreign and plain[-1].end_lineno else plain[0].lineno,
                 statement,

@@ -189,7 +189,7 @@ def masked(facts: ScriptFacts) -> Iterator[Finding]:
                     "error-masked",
                     sentence,
                     handler=place(call.source, handler),
-                    init=place(begins[0].source, begins[0].node),
+                    init=place(call.source, _inside(begins[0], statement.body)),
                     try_span=place(call.source, statement),
                 )
                 return
@@ -242,6 +242,12 @@ def _in(call: Call, body: list[ast.stmt]) -> bool:
     """Whether something happens in these statements, or in what they call."""
     places = {id(call.node), *(id(node) for node in call.stack)}
     return any(id(node) in places for part in body for node in ast.walk(part))
+
+
+def _inside(call: Call, body: list[ast.stmt]) -> ast.AST:
+    """The call itself, or the one in these statements that leads to it."""
+    nodes = {id(node) for part in body for node in ast.walk(part)}
+    return next((n for n in (call.node, *call.stack) if id(n) in nodes), call.node)
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:

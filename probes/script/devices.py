@@ -99,8 +99,9 @@ def _device_index(call: Call) -> tuple[Value, ast.AST] | None:
         value = call.args[0]
     else:
         return None
-    node = call.node.args[0] if isinstance(call.node, ast.Call) and call.node.args else call.node
-    return value, node
+    index = 1 if len(call.args) > 1 and value is call.args[1] else 0
+    given = call.node.args if isinstance(call.node, ast.Call) else []
+    return value, given[index] if len(given) > index else call.node
 
 
 def gpu_index(facts: ScriptFacts) -> Iterator[Finding]:

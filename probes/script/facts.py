@@ -250,10 +250,12 @@ def _options(facts: ScriptFacts) -> Iterator[Option]:
     for call in facts.ending(".add_argument", ".option"):
         names = tuple(a.const for a in call.args if isinstance(a.const, str))
         if names and (names[0].startswith("-") or call.name.endswith("add_argument")):
-            required = call.get("required")
+            required, nargs = call.get("required"), call.get("nargs")
+            optional = nargs is not None and nargs.const in ("?", "*")
             yield Option(
                 names,
-                (required is not None and required.const is True) or not names[0].startswith("-"),
+                (required is not None and required.const is True)
+                or not (names[0].startswith("-") or optional),
                 call.get("default"),
                 call.get("type"),
                 call,

@@ -205,6 +205,9 @@ def _is_cuda(value: Value) -> bool:
 
 def _context(call: Call) -> list[int] | None:
     """Where get_context("fork") names the way a process is started."""
+    if call.name == "torch.multiprocessing.start_processes":
+        told = call.node_of("start_method", 5)
+        return place(call.source, told) if told is not None else None
     context: Call | None = call
     while context is not None and not context.name.endswith("get_context"):
         context = context.receiver.call if context.receiver is not None else None

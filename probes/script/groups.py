@@ -283,7 +283,8 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
                     f"{what} needs a process group, but init_process_group is never "
                     "called in this process"
                 )
-                yield at(call, "process-group-missing", sentence, what=what, **_unused_setup(facts))
+                more = {**_unused_setup(facts, call), **_alone(facts)}
+                yield at(call, "process-group-missing", sentence, what=what, **more)
                 return
 
 
@@ -296,13 +297,38 @@ def _for_nobody(facts: ScriptFacts, call: Call) -> bool:
     return sum(len(word.findall(source.text)) for source in facts.project.read()) == 1
 
 
-def _unused_setup(facts: ScriptFacts) -> dict[str, object]:
+def _alone(facts: ScriptFacts) -> dict[str, object]:
+    """The `if` on the rank around an init_process_group that only one rank comes to."""
+    ranks = [{id(c.node) for c in t.calls if c.name == INIT} for t in facts.traces]
+    for call in facts.calls(INIT):
+        tree = call.source.tree
+        if call.stray or id(call.node) in ranks[0] & ranks[1] or tree is None:
+            continue
+        on_rank = facts.traces[0].on_rank
+        around = [n for n in ast.walk(tree) if id(n) in on_rank and call.node in ast.walk(n)]
+        if call.source is facts.source and around:
+            return {"alone": place(call.source, max(around, key=lambda n: getattr(n, "lineno", 0)))}
+    return {}
+
+
+def _unused_setup(facts: ScriptFacts, needs: Call) -> dict[str, object]:
     """A function that makes the group and that nothing calls, for the correction."""
     for call in facts.calls(INIT):
         maker = call.stack[0] if call.stray and len(call.stack) == 1 else None
         if isinstance(maker, ast.FunctionDef) and call.source is facts.source:
             return {"setup": maker.name, "takes": [a.arg for a in maker.args.args]}
+        if isinstance(maker, ast.FunctionDef) and _for_nobody(facts, call):
+            first = next((n for n in (*needs.stack, needs.node) if n in _nodes(facts)), None)
+            if first is None:
+                continue
+            takes = [a.arg for a in maker.args.args]
+            where = {"begins": getattr(first, "lineno", 1), "begins_file": str(facts.source.path)}
+            return {"setup": maker.name, "takes": takes, "setup_module": call.source.name, **where}
     return {}
+
+
+def _nodes(facts: ScriptFacts) -> set[ast.AST]:
+    return set(ast.walk(facts.source.tree)) if facts.source.tree is not None else set()
 
 
 def _after_the_end(stream: tuple[Call, ...]) -> Call | None:

@@ -114,7 +114,25 @@ def _meant(name: str, defined: set[str], tree: ast.Module, node: ast.AST) -> str
             } | {m.name for m in part.body if isinstance(m, ast.FunctionDef)}
             if name in own:
                 return f"{first[0].arg}.{name}"
-    return next(iter(get_close_matches(name, sorted(defined), 1, 0.87)), "")
+    near = sorted(defined | _local_to(tree, node))
+    swapped = [n for n in near if len(n) > 2 and sorted(n) == sorted(name)]
+    return next(iter(swapped or get_close_matches(name, near, 1, 0.87)), "")
+
+
+def _local_to(tree: ast.Module, node: ast.AST) -> set[str]:
+    """The names that the functions around a node bind."""
+    names: set[str] = set()
+    for part in ast.walk(tree):
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and node in ast.walk(part):
+            names |= {a.arg for a in ast.walk(part.args) if isinstance(a, ast.arg)}
+            names |= {n.id for n in _stores(part)}
+    return names
+
+
+def _stores(tree: ast.AST) -> Iterator[ast.Name]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node
 
 
 def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

@@ -61,6 +61,8 @@ def _operands(evaluate: Evaluator, node: ast.BoolOp) -> Value:
     stop = isinstance(node.op, ast.Or)
     for part in node.values:
         value = evaluate(part)
+        if "rank" in value.of:
+            evaluate.tracer.trace.on_rank.add(id(node))
         result = value if result is None else _either(evaluate, result, value, stop)
         if value.known and bool(value.const) == stop:
             seen = result.of | value.of
@@ -179,6 +181,8 @@ def of_compare(evaluate: Evaluator, node: ast.Compare) -> Value:
 
 def of_choice(evaluate: Evaluator, node: ast.IfExp) -> Value:
     test = evaluate(node.test)
+    if "rank" in test.of:
+        evaluate.tracer.trace.on_rank.add(id(node))
     if test.known:
         value = evaluate(node.body if test.const else node.orelse)
         return replace(value, of=value.of | test.of)

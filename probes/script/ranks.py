@@ -95,6 +95,11 @@ def order(facts: ScriptFacts) -> Iterator[Finding]:
                     f"only {who} calls {what}; every rank must, or those that do wait for ever"
                 )
                 where = {**_branch(call), "on_rank": _on_rank(facts, call)}
+                where["frames"] = [
+                    [str(call.source.path), place(call.source, n)]
+                    for n in call.stack
+                    if call.source.tree is not None and n in set(ast.walk(call.source.tree))
+                ]
                 yield at(call, "collective-skipped", sentence, collective=what, who=who, **where)
             return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.facts import AGENT_STORE, INIT, Gang, ScriptFacts, handed
@@ -43,13 +44,8 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
             )
             node = call.node_of("is_master", 3)
             span = place(call.source, node) if node is not None else None
-            yield at(
-                call,
-                "store-hosted-twice",
-                sentence,
-                value_span=span,
-                rank=rank_name(facts, gang, call),
-            )
+            rank, option = rank_name(facts, gang, call), _told_by_caller(facts, gang, call, node)
+            yield at(call, "store-hosted-twice", sentence, value_span=span, rank=rank, **option)
             return
         agent = (
             facts.launcher in AGENT_STORE and port is not None and port.role == "env:MASTER_PORT"
@@ -75,6 +71,7 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
                 "store-hosted-twice",
                 "this hosts a store on the port where the script already hosts one; hand the "
                 "store over with store=",
+                made_span=place(call.source, call.node),
             )
             return
     rival = _rivals(facts)
@@ -126,6 +123,23 @@ def hosted(facts: ScriptFacts) -> Iterator[Finding]:
         rank=rank_name(facts, gang, call),
         **_parent(facts, gang, call),
     )
+
+
+def _told_by_caller(
+    facts: ScriptFacts, gang: Gang, call: Call, node: ast.expr | None
+) -> dict[str, object]:
+    """Where a function is called that leaves is_master to its caller, and the rank there."""
+    caller = call.stack[-1] if call.stack else None
+    tree = call.source.tree
+    if not isinstance(node, ast.Name) or not isinstance(caller, ast.Call) or tree is None:
+        return {}
+    around = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and node in ast.walk(n)]
+    inner = max(around, key=lambda n: n.lineno, default=None)
+    parameters = [*inner.args.args, *inner.args.kwonlyargs] if inner is not None else []
+    if node.id not in {p.arg for p in parameters} or caller not in set(ast.walk(tree)):
+        return {}
+    rank = rank_name(facts, gang, replace(call, node=caller))
+    return {"caller": place(call.source, caller), "option": node.id, "caller_rank": rank}
 
 
 def _rivals(facts: ScriptFacts) -> tuple[Call, Call] | None:
@@ -187,6 +201,14 @@ def rank_name(facts: ScriptFacts, gang: Gang, where: Call) -> str:
         first = [a.arg for a in function.node.args.args if a.arg not in ("self", "cls")][:1]
         if first and first[0] in names:
             return first[0]
+    if function is not None and gang.process.call is not None:
+        parameters, given = function.node.args.args, handed(gang.process.call)
+        told = [
+            p.arg for p, v in zip(parameters, given, strict=False)
+            if v.role == "index" and gang.process.via == "process" and p.arg in names
+        ]  # fmt: skip
+        if len(told) == 1:
+            return told[0]
     if "rank" in names:
         return "rank"
     numbered = {name for name in _told_a_number(where.source.tree) if name in names}
@@ -328,7 +350,13 @@ def shared(facts: ScriptFacts) -> Iterator[Finding]:
                     "their requests "
                     "and answers mix; open a client in each"
                 )
-                yield at(used, "store-object-shared", sentence)
+                made, function = receiver.call, gang.process.function
+                known = made.get("port", 1)
+                fixed = known is not None and known.const not in (0, None) and known.known
+                where = {"made": place(made.source, made.node)} if made.top and fixed else {}
+                if function is not None and function.source is made.source is used.source:
+                    where["worker"] = place(function.source, function.node)
+                yield at(used, "store-object-shared", sentence, **where)
                 return
 
 

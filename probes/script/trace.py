@@ -62,7 +62,7 @@ class Trace:
     classes: list[Class] = field(default_factory=list)
     complete: bool = True
     on_rank: set[int] = field(default_factory=set)
-    """ids of the `if` nodes whose condition depends on the rank."""
+    """ids of what decides by the rank: `if`, `a if b else c`, `and`."""
 
 
 class Tracer:

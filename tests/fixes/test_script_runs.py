@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def free_port() -> int:
 @pytest.mark.parametrize("case", [pytest.param(c, id=f"{c['cause']} {c['name']}") for c in CASES])
 def test_the_corrected_script_runs(case: dict[str, Any], tmp_path: Path) -> None:
     script = tmp_path / "train.py"
-    script.write_text(case["code"].lstrip("\n").replace("PORT", str(free_port())))
+    code = re.sub(r"\bPORT\b", str(free_port()), case["code"])
+    script.write_text(code.lstrip("\n"))
     launch = case.get("sh", "python train.py")
     env = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.defpath}"}
     where = target_of(Question(launch=(launch,), env=env, cwd=tmp_path))
