@@ -67,6 +67,8 @@ class Traceback:
     message: str = ""
     last: Line | None = None
     cause: Traceback | None = None
+    ignored: bool = False
+    """Python itself says that it goes on without minding it."""
 
     @property
     def rank(self) -> int | None:
@@ -157,6 +159,7 @@ class _Tracebacks:
         self._place: dict[_Who, tuple[str, int, str]] = {}
         self._linked: set[_Who] = set()
         self._spawned: int | None = None
+        self._ignored: set[_Who] = set()
 
     def feed(self, line: Line) -> None:
         who = (line.file, line.rank, line.host)
@@ -168,6 +171,8 @@ class _Tracebacks:
             stack.append(self._begun(line, who))
         elif text.startswith(_LINK):
             self._linked.add(who)
+        elif text.startswith("Exception ignored in"):
+            self._ignored.add(who)
         elif frame := _FRAME.match(text):
             self._place[who] = (frame["path"], int(frame["line"]), frame["where"] or "")
             if stack:
@@ -187,7 +192,8 @@ class _Tracebacks:
     def _begun(self, line: Line, who: _Who) -> Traceback:
         first = line if self._spawned is None else replace(line, rank=self._spawned)
         self._spawned = None
-        one = Traceback(first)
+        one = Traceback(first, ignored=who in self._ignored)
+        self._ignored.discard(who)
         earlier = self._last.get(who)
         if earlier and who in self._linked:
             one.cause = earlier

@@ -213,3 +213,9 @@ def test_a_traceback_of_a_program_of_the_system_is_no_rank() -> None:
     aside = [line.replace("/home/ann/fit.py", "/usr/bin/aws") for line in OWN]
     assert "first-failure" not in told(*aside)
     assert "first-failure" in told(*(line.replace("/aws", "/torchrun") for line in aside))
+
+
+def test_what_python_itself_ignores_is_no_failure() -> None:
+    ignored = "Exception ignored in: <function _DataLoader.__del__ at 0x7f>"
+    assert "first-failure" not in told(ignored, *OWN)
+    assert told(ignored, *OWN, *OWN)["first-failure"].data["line"] == 9
