@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ddp_assist.probes.host.processes import look as process_of
 from ddp_assist.probes.host.processes import snapshot
 from ddp_assist.probes.jobs.find import family, find_jobs, unnamed
 from ddp_assist.probes.jobs.ranks import Job
 from ddp_assist.probes.jobs.scene import settled
 from ddp_assist.probes.jobs.verdict import OUTCOMES, judge
-from ddp_assist.probes.model import Evidence, Finding, Probe, Target
+from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 
 
 def job_of(pid: int) -> Job | None:
@@ -26,6 +27,10 @@ def job_of(pid: int) -> Job | None:
 def look(target: Target) -> Iterator[Finding]:
     assert target.job is not None
     job = job_of(target.job)
+    if job is None and process_of(target.job) is None:
+        because = f"there is no process {target.job} here any more; its output can be asked (--log)"
+        yield unknown("job", because, pid=target.job)
+        return
     if job is None:
         yield Finding(
             "job", "not-distributed", f"no rank was found at or below pid {target.job}",

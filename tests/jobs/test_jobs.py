@@ -160,6 +160,8 @@ def test_a_process_that_is_no_job() -> None:
         (finding,) = PROBES[0].look(Target(job=other.pid))
         other.kill()
     assert finding.outcome == "not-distributed"
+    (finding,) = PROBES[0].look(Target(job=other.pid))
+    assert finding.outcome == "unknown" and "any more" in finding.sentence
 
 
 def test_the_verb_speaks_the_agreed_json() -> None:
