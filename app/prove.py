@@ -14,7 +14,8 @@ from ddp_assist.app.tree import page
 from ddp_assist.app.walk import Ranked
 from ddp_assist.probes.model import Finding
 
-Trial = Callable[[Mapping[str, Any]], tuple[bool, str]]
+Trial = Callable[[Mapping[str, Any]], tuple[bool | None, str]]
+"""Whether the ranks met, None where the trial came to no end; and one sentence about it."""
 STEERING = ("GLOO_", "NCCL_", "TORCH_NCCL_", "TORCH_GLOO_", "TORCH_DISTRIBUTED_", "USE_LIBUV")
 MOST = 3
 """Causes for which fixes are built: nobody reads the tenth."""
@@ -84,6 +85,8 @@ def prove(
     if fix.trial is None or trial is None:
         return replace(fix, badge="holds", why=why)
     joined, said = trial({**fix.trial, "env": trial_env(diagnosis, fix)})
+    if joined is None:
+        return replace(fix, badge="holds", why=f"{why}; it could not be tried here in time: {said}")
     return replace(fix, badge="ran" if joined else "failed", why=f"{why}; {said}")
 
 

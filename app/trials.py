@@ -54,8 +54,8 @@ class Trials:
     ) -> None:
         self.close()
 
-    def meet(self, wanted: Mapping[str, Any]) -> tuple[bool, str]:
-        """Whether the ranks joined, and one sentence about it."""
+    def meet(self, wanted: Mapping[str, Any]) -> tuple[bool | None, str]:
+        """Whether the ranks joined, and one sentence about it; None where nobody can tell."""
         spec = TrialSpec(**{"python": self.python, **wanted})
         result = self._try(spec)
         said = result.sentence
@@ -63,7 +63,7 @@ class Trials:
             why, result = said, self._try(replace(spec, backend="gloo", gpus=()))
             said = f"{result.sentence}; NCCL itself could not be tried here: {why}"
         self.last = result.as_json()
-        return result.joined, said
+        return None if result.undecided else result.joined, said
 
     def _try(self, spec: TrialSpec) -> TrialResult:
         if spec.cost:

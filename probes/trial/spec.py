@@ -137,6 +137,12 @@ class TrialResult:
     def joined(self) -> bool:
         return self.outcome == "joined"
 
+    @property
+    def undecided(self) -> bool:
+        """It was called off, or time ran out before a rank came to meet: no word on the launch."""
+        early = self.outcome in ("python", "torch-import")
+        return self.kind == "cancelled" or (self.kind == "left" and early)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
