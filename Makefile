@@ -34,10 +34,10 @@ contracts:
 suite:
 	$(BIN)/python -m pytest $(PYTEST)
 
-# Every fault live, at every moment, varied; the table is kept in docs/proof.md. Root, half an hour.
+# Every fault live, at every moment, and varied; the table is kept in docs/proof.md. Needs root.
+# ARGS="-f ports -v 3" does one family, with three variations of each; see live_proof.py --help.
 proof: $(VENV)/.dev
-	DDP_ASSIST_PROOF=all DDP_ASSIST_PROOF_TABLE=docs/proof.md \
-	  $(BIN)/python -m pytest tests/live -q $(PYTEST)
+	$(BIN)/python tests/live/live_proof.py -t $(or $(TABLE),docs/proof.md) $(or $(ARGS),-v 1)
 
 bench: $(VENV)/.dev
 	for part in $(or $(PART),start check processes sockets jobs text script trials logs fleet proof growth); do \

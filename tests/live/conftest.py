@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE))
 
 from live_proof import Row  # noqa: E402
-from live_table import as_text, write  # noqa: E402
+from live_table import as_text  # noqa: E402
 
 ROWS: list[Row] = []
 
@@ -27,6 +26,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if ROWS:
         terminalreporter.section("every fault, live")
         terminalreporter.write_line(as_text(ROWS))
-    where = os.environ.get("DDP_ASSIST_PROOF_TABLE")
-    if where and ROWS:
-        write(Path(where), ROWS)

@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).parent))
 
 from live_box import BIN, NOBODY, Box, box, until  # noqa: E402
 from live_fault import HELPERS, MOMENTS, Fault, Moment, Variation, faults, variations  # noqa: E402
+from live_table import write  # noqa: E402
 
 TOOL = str(BIN / "ddp-assist")
 HOLD = "1800"
@@ -263,6 +264,7 @@ def main() -> int:
     p.add_argument("-r", "--rows", type=Path, help="a file that rows are added to, as JSON lines")
     p.add_argument("-f", "--family", action="append")
     p.add_argument("-o", "--only-variations", action="store_true")
+    p.add_argument("-t", "--table", type=Path, help="a file that the table of all is written to")
     p.add_argument("-n", "--no-cure", action="store_true", help="only the cause is looked at")
     p.add_argument("fault", nargs="*")
     given = p.parse_args()
@@ -295,6 +297,8 @@ def main() -> int:
             if given.rows:
                 with given.rows.open("a") as kept:
                     print(json.dumps(asdict(row)), file=kept)
+    if given.table:
+        write(given.table, rows)
     bad = [row for row in rows if row.problems]
     print(f"{len(rows) - len(bad)} of {len(rows)} right")
     return 1 if bad else 0
