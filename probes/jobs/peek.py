@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ddp_assist.probes.host.processes import read
@@ -109,9 +109,34 @@ def _checked(link: socket.socket, world: int, ends: float) -> set[str]:
     ranks = range(min(world, MOST_RANKS))
     wanted = [JOINED, *(f"/default_pg/0//cpu//0/{n}" for n in ranks)]
     wanted += [f"/none/torchelastic/role_info/{n}" for n in range(min(world, 256))]
+    return _there(link, wanted, ends)
+
+
+def _there(link: socket.socket, wanted: Sequence[str], ends: float) -> set[str]:
     link.sendall(b"".join(CHECK + struct.pack("<Q", 1) + _text(name) for name in wanted))
     answers = _take(link, len(wanted), ends)
     return {name for name, absent in zip(wanted, answers, strict=True) if not absent}
+
+
+def values(host: str, port: int, wanted: Sequence[str]) -> dict[str, str]:
+    """What those of these keys hold that are there; a short text each."""
+    try:
+        with socket.create_connection((host, port), timeout=ANSWERS_WITHIN) as link:
+            ends = time.monotonic() + 2 * ANSWERS_WITHIN
+            link.sendall(VALIDATE + COUNT_KEYS)
+            (keys,) = struct.unpack("<q", _take(link, 8, ends))
+            if not 0 <= keys < 1 << 32:
+                raise NotAnswered("it is no torch store")
+            found: dict[str, str] = {}
+            for name in sorted(_there(link, wanted, ends)):
+                link.sendall(GET + _text(name))
+                (length,) = struct.unpack("<Q", _take(link, 8, ends))
+                if length > 1 << 12:
+                    raise NotAnswered("a value is too long")
+                found[name] = _take(link, length, ends).decode("utf-8", "replace")
+            return found
+    except struct.error as why:
+        raise NotAnswered(str(why)) from why
 
 
 def _number(link: socket.socket, ends: float) -> int | None:
@@ -132,7 +157,7 @@ def asked(scene: Scene) -> Iterator[Finding]:
     job = scene.job
     if not _waits_for_others(scene):
         return
-    where = _store(scene)
+    where = store_of(scene)
     if where is None or job.world_size is None:
         yield unknown("store-peek", "where the job's store is, or its world size, is not known")
         return
@@ -185,7 +210,7 @@ def _waits_for_others(scene: Scene) -> bool:
     return any(d.state in ("in-rendezvous", "waiting-for-store") for d in scene.alive)
 
 
-def _store(scene: Scene) -> tuple[str, int] | None:
+def store_of(scene: Scene) -> tuple[str, int] | None:
     """The store that ranks of this job are connected to, or that one of them hosts."""
     port = scene.job.port
     if port is None:

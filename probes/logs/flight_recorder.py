@@ -61,6 +61,10 @@ def look(target: Target) -> Iterator[Finding]:
                           {"file": name, "unreadable": clean(str(why))})  # fmt: skip
     if dumps:
         yield from compared(dumps)
+    elif target.job is not None and target.may_touch:
+        from ddp_assist.probes.jobs.debug_server import told  # which compares as we do
+
+        yield from told(target.job)
 
 
 def _candidates(items: Sequence[str]) -> Iterator[Source]:
@@ -263,10 +267,11 @@ PROBES = (
             "dtype-differs": "bad",
             "missing-dump": "bad",
             "healthy": "ok",
+            "moves": "ok",
             "refused": "info",
         },
         look=look,
-        applies=lambda target: bool(target.logs),
+        applies=lambda target: bool(target.logs) or target.job is not None and target.may_touch,
         deadline=120.0,
     ),
 )

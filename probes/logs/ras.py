@@ -39,6 +39,10 @@ def look(target: Target) -> Iterator[Finding]:
     for log in read(target.logs):
         if not log.unreadable and log.excerpt.mentions(*_WORDS):
             yield from _of_json(log) if _looks_like_json(log) else told(log.lines())
+    if target.job is not None and target.may_touch:
+        from ddp_assist.probes.jobs.ras_server import asked  # which reads its answer by `told`
+
+        yield from asked(target.job)
 
 
 def told(lines: list[Line]) -> Iterator[Finding]:
@@ -162,7 +166,7 @@ PROBES = (
             "healthy": "ok",
         },
         look=look,
-        applies=lambda target: bool(target.logs),
+        applies=lambda target: bool(target.logs) or target.job is not None and target.may_touch,
         deadline=900.0,
         after=("log",),
     ),

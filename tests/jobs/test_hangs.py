@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from ddp_assist.app.diagnose import Question, diagnose
 from ddp_assist.probes.host.processes import look, read
 from ddp_assist.probes.jobs.stacks import pyspy
+from ddp_assist.probes.network.ports import free_port
 
 HEAD = """
 import os, sys, threading, time
@@ -366,3 +368,29 @@ def test_what_the_flight_recorders_of_a_live_job_wrote_is_read(gang, tmp_path: P
     said = gang.diagnosed()
     behind = next(f for f in said["findings"] if f["probe"] == "flight-recorder")
     assert (behind["outcome"], behind["data"]["rank"]) == ("rank-behind", 1)
+
+
+SERVED = JOIN + """
+import types
+sys.modules["tabulate"] = types.SimpleNamespace(tabulate=None)  # for pages that nobody asks for
+from torch.distributed.debug import start_debug_server
+start_debug_server(port=int(os.environ["PAGES"]))
+for n in range(3 if rank == 1 else 4):
+    work = dist.all_reduce(x, async_op=True)
+    n < 3 and work.wait()
+print("there", flush=True)
+time.sleep(600)
+"""
+
+
+def test_debug_servers_of_live_ranks_tell_who_is_behind_and_only_with_a_yes(gang) -> None:  # type: ignore[no-untyped-def]
+    gang.before = ("env", f"PAGES={free_port()}")
+    gang.ranks(SERVED, 3)
+    gang.until(lambda: gang.output.count("there") == 3)
+    for peek in (False, True):
+        said = gang.diagnosed(peek=peek)
+        behind = [f for f in said["findings"] if f["probe"] == "flight-recorder"]
+        assert bool(behind) is peek, gang.output
+    assert [(f["outcome"], f["data"]["rank"]) for f in behind] == [("rank-behind", 1)]
+    assert "debug server of rank 1" in json.dumps(behind)
+    assert said["causes"][0]["id"] == "uneven-inputs"
