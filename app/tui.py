@@ -43,6 +43,8 @@ class Assistant(Changes):
 
     def open(self, session: Session) -> None:
         """Home of this session, and the step where it was left."""
+        if session is not self.session:
+            self.session.cancel.set()
         self.session = session
         if session.case.saved is None and not session.recorded:
             session.begin()
@@ -78,6 +80,7 @@ class Assistant(Changes):
     def look(self) -> None:
         self.session.cancel.set()
         self.session.start_looking()
+        self.watch_logs()
         self.ticking.resume()
         self._look(self.session)
 
@@ -111,6 +114,7 @@ class Assistant(Changes):
 
     def on_looked(self, event: m.Looked) -> None:
         self.session.done(event.diagnosis, event.fixes)
+        self.tell_of_news()
         self.conclude()
         self.say_trouble()
         self.refresh_screen()

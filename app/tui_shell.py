@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding
@@ -23,6 +23,9 @@ from ddp_assist.app.session import Session
 from ddp_assist.probes.text import clean
 from ddp_assist.screens import messages as m
 from ddp_assist.screens.widgets.frame import Framed
+
+if TYPE_CHECKING:
+    from ddp_assist.app.watching import Watched
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 BREATH = 0.05
@@ -64,6 +67,7 @@ class Shell(App[int]):
         self.temporary: list[Path] = []
         self.exported: Path | None = None
         self.crash: Path | None = None
+        self.watched: Watched | None = None
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return [*super().get_line_filters(), Gate(self.plain)]
@@ -74,6 +78,24 @@ class Shell(App[int]):
         for number in SIGNALS:
             loop.add_signal_handler(number, self.exit, 128 + number)
         self.ticking = self.set_interval(1.0, self._tick, pause=True)
+
+    def watch_logs(self) -> None:
+        """From where they end now: what is written while they are read is new as well."""
+        self.watched = None
+        if self.session.question.logs:
+            from ddp_assist.app.watching import Watched
+
+            self.watched = Watched(self.session.question.logs, self._from_a_thread)
+
+    def _from_a_thread(self, line: str) -> None:
+        self.post_message(m.Said(line))
+
+    def tell_of_news(self) -> None:
+        """Once all is read, each new kind of failure that a log shows is said."""
+        if self.watched is not None:
+            known = {f.outcome for f in self.session.findings if f.probe == "log"}
+            self.watched.begin(known, self.session.cancel)
+            self.watched = None
 
     def say_trouble(self) -> None:
         """A case that can't be saved is said once, and the session goes on."""

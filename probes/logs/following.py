@@ -15,12 +15,16 @@ _KEPT = 32 << 10
 
 
 class Followed:
-    """One file, looked at again and again. It may be cut, replaced or not be there yet."""
+    """One file, looked at again and again. It may be cut, replaced or not be there yet.
 
-    def __init__(self, path: str) -> None:
+    What stands before `start` is known already; lines are counted from there.
+    """
+
+    def __init__(self, path: str, start: int = 0) -> None:
         self._path = path
         self._place: tuple[int, int] | None = None
         self._start_again()
+        self._offset = start
 
     def _start_again(self) -> None:
         self._offset = 0
@@ -55,7 +59,7 @@ class Followed:
             place = (info.st_dev, info.st_ino)
             head = os.pread(fd, _HEAD, 0)
             # A file that was emptied and has grown again begins otherwise than it did.
-            same = place == self._place and head.startswith(self._head)
+            same = self._place in (None, place) and head.startswith(self._head)
             if not same or info.st_size < self._offset:
                 self._start_again()
             self._place, self._head = place, head
