@@ -218,7 +218,17 @@ def _from_zero(draft: Draft) -> None:
             and len(node.args) == 2
             and text.source.code(node.args[0]) == "1"
         ):
-            text.replace(text.place(node), f"range({text.source.code(node.args[1])})")
+            end, count = node.args[1], text.source.code(node.args[1])
+            if draft.data["started"] == draft.data["world_size"]:
+                one_more = isinstance(end, ast.BinOp) and text.source.code(end.right) == "1"
+                if (
+                    not isinstance(end, ast.BinOp)
+                    or not isinstance(end.op, ast.Add)
+                    or not one_more
+                ):
+                    raise NoEdit
+                count = text.source.code(end.left)
+            text.replace(text.place(node), f"range({count})")
             return
     raise NoEdit
 

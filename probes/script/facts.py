@@ -85,6 +85,8 @@ class ScriptFacts:
     world: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
     gangs: tuple[Gang, ...] = ()
+    last: Trace | None = None
+    """What the last rank does, where the script makes groups of some ranks only."""
     options: tuple[Option, ...] = ()
     imports: frozenset[str] = frozenset()
 
@@ -210,6 +212,12 @@ def read_facts(
             c for c in trace.calls if not (c.stray and c.stack and id(c.stack[0]) in entered)
         ]
     facts = ScriptFacts(target, project, traces, launcher, nnodes, world, environment)
+    if (
+        world is not None
+        and world > len(traces)
+        and any("new_group" in source.text for source in project.read())
+    ):
+        facts.last = follow(project, Settings(world - 1, world, present, value, words, argument))
     facts.imports = frozenset(_imports(project))
     facts.options = tuple(_options(facts))
     facts.gangs = tuple(_gangs(facts))

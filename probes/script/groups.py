@@ -446,10 +446,11 @@ def world_size(facts: ScriptFacts) -> Iterator[Finding]:
             ):
                 continue
             own = gang.process.number == 0 or (rank is not None and rank.role == "index")
-            if not own or told == gang.size:
+            late = rank is not None and rank.role == "index" and (rank.number or 0) > 0
+            if not own or (told == gang.size and not late):
                 continue
             parent = any(c.name == INIT for c in facts.main.streams[0]) and gang.process.number
-            if rank is not None and rank.role == "index" and (rank.number or 0) > 0:
+            if late and rank is not None:
                 if parent:
                     continue
                 sentence = (

@@ -14,6 +14,7 @@ from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Class, Function, Instance, Value
 
 _DDP = "torch.nn.parallel.DistributedDataParallel"
+_GROUP = "torch.distributed.new_group"
 _MAKES = re.compile(r"^torch\.(ones|zeros|tensor|rand|randn|full|empty|arange|randint|eye)$")
 
 
@@ -102,6 +103,25 @@ def order(facts: ScriptFacts) -> Iterator[Finding]:
                 ]
                 yield at(call, "collective-skipped", sentence, collective=what, who=who, **where)
             return
+
+
+def members_only(facts: ScriptFacts) -> Iterator[Finding]:
+    """A group of some ranks that only its members make."""
+    if facts.last is None or not facts.last.complete or not facts.traces[0].complete:
+        return
+    made = {id(c.node) for c in facts.last.calls if c.name == _GROUP}
+    for call in facts.main.streams[0]:
+        if call.name != _GROUP or call.stray or call.tests or id(call.node) in made:
+            continue
+        if made:
+            continue  # they may make another one in its place
+        sentence = (
+            "new_group is only called by some ranks; all must call it, also those that are not "
+            "in the group"
+        )
+        where = {**_branch(call), "on_rank": _on_rank(facts, call), "frames": []}
+        yield at(call, "collective-skipped", sentence, collective="new_group", **where)
+        return
 
 
 def _unsure(call: Call) -> bool:
@@ -450,6 +470,7 @@ def _layers(owner: Class) -> list[str]:
 
 CHECKS = (
     order,
+    members_only,
     sizes,
     uneven,
     busy,

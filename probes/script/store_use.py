@@ -87,7 +87,8 @@ def _wrong_value(facts: ScriptFacts) -> Iterator[Finding]:
             )
     for call in _store_calls(facts, "add"):
         value = call.get("amount", 1)
-        if value is not None and (isinstance(value.const, float) or value.kind == "float"):
+        text = value is not None and (isinstance(value.const, str) or value.kind == "str")
+        if value is not None and (isinstance(value.const, float) or value.kind == "float" or text):
             sentence = "store.add only takes whole numbers"
             yield at(call, "store-misused", sentence, kind="float", name="add")
     for call in _store_calls(facts, "get"):
