@@ -8,7 +8,11 @@ from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
 from ddp_assist.app.fixes.script_text import Text, append_argument, argument
 from ddp_assist.probes.script.facts import SETTERS
 
-_LOCAL = 'int(os.environ["LOCAL_RANK"])'
+_VARIABLE = dict.fromkeys(SETTERS, "LOCAL_RANK") | {
+    "srun": "SLURM_LOCALID",
+    "mpirun": "OMPI_COMM_WORLD_LOCAL_RANK",
+}
+"""What tells a process its rank on the node, by what started it."""
 
 
 def unused(draft: Draft) -> None:
@@ -70,7 +74,8 @@ def gloo(draft: Draft) -> None:
 
 def by_local_rank(draft: Draft) -> None:
     plan = draft.situation.target.plan
-    if plan is None or plan.launcher not in SETTERS:
+    name = _VARIABLE.get(plan.launcher) if plan is not None else None
+    if name is None:
         raise NoEdit
     text, place = draft.text, draft.data.get("value_span")
     text.add_import("import os")
@@ -83,22 +88,21 @@ def by_local_rank(draft: Draft) -> None:
                 statement = text.statement_at(node.lineno)
                 if statement is not None:
                     indent = text.indentation(statement.lineno)
-                    text.insert(
-                        (statement.end_lineno or 0) + 1, f"{indent}torch.cuda.set_device({_LOCAL})"
-                    )
+                    chosen = f'torch.cuda.set_device(int(os.environ["{name}"]))'
+                    text.insert((statement.end_lineno or 0) + 1, indent + chosen)
                     return
         raise NoEdit
-    for one in draft.data.get("spans") or [place]:
-        _local(text, one)
+    for one in sorted({tuple(p) for p in draft.data.get("spans") or [place]}):
+        _local(text, list(one), name)
 
 
-def _local(text: Text, place: list[int]) -> None:
+def _local(text: Text, place: list[int], name: str) -> None:
     """A GPU named by the rank, named by the rank on the node."""
     code = text.get(place)
     if code.strip("'\"").startswith("cuda"):
-        text.replace(place, "f\"cuda:{os.environ['LOCAL_RANK']}\"")
+        text.replace(place, f"f\"cuda:{{os.environ['{name}']}}\"")
     else:
-        text.replace(place, _LOCAL)
+        text.replace(place, f'int(os.environ["{name}"])')
 
 
 def location(draft: Draft) -> None:

@@ -47,6 +47,10 @@ def to_module(draft: Draft) -> None:
     started = text.get(data["value_span"]) if data["file"] == data["function_file"] else ""
     if started == node.name:
         _with_arguments(draft, text, node, outer)
+    elif re.search(rf"\bpartial\(\s*{node.name}\b", started):
+        if _free(text, node):
+            raise NoEdit
+        _move(text, node, outer)
     elif not _with_wraps(text, node, outer, started):
         _by_partial(text, node, outer)
 

@@ -6,7 +6,7 @@ import ast
 import re
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
-from ddp_assist.app.fixes.script_text import append_argument, prefix
+from ddp_assist.app.fixes.script_text import Text, append_argument, argument, prefix, stored_in
 from ddp_assist.probes.script.facts import SETTERS
 
 DEFAULT = {"MASTER_ADDR": '"127.0.0.1"', "MASTER_PORT": '"29500"'}
@@ -48,12 +48,28 @@ def _rank_of_worker(draft: Draft, call: ast.Call, names: list[str]) -> None:
     )
     parameters = [a.arg for a in worker.args.args] if worker is not None else []
     size = next((p for p in parameters[1:] if re.search(r"world|size|nproc|^n$", p)), None)
+    if size is None and worker is not None:
+        size = _count_given(text, worker.name)
     if not parameters or ("WORLD_SIZE" in names and size is None):
         raise NoEdit
     extra = ([f"rank={parameters[0]}"] if "RANK" in names else []) + (
         [f"world_size={size}"] if "WORLD_SIZE" in names else []
     )
     append_argument(text, call, ", ".join(extra))
+
+
+def _count_given(text: Text, worker: str) -> str | None:
+    """nprocs of the spawn that starts a worker, where it is a number or one of the module."""
+    tree = text.source.tree or ast.Module([], [])
+    plain = stored_in(*(s for s in tree.body if not isinstance(s, ast.If)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and ast.unparse(node.args[0]) == worker:
+            count = argument(node, "nprocs", 2)
+            if isinstance(count, ast.Constant) or (
+                isinstance(count, ast.Name) and count.id in plain
+            ):
+                return text.source.code(count)
+    return None
 
 
 _GLOBAL = {

@@ -8,6 +8,39 @@ from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
 from ddp_assist.app.fixes.script_text import append_argument, argument, stored_in
 
 
+def last_to_leave(draft: Draft) -> None:
+    """Each rank says when it is done, and the host waits until all have."""
+    text = draft.text
+    made = draft.call
+    worker = next(
+        (
+            n
+            for n in reversed(list(ast.walk(text.source.tree or ast.Pass())))
+            if isinstance(n, ast.FunctionDef) and made in set(ast.walk(n))
+        ),
+        None,
+    )
+    names = [
+        n.targets[0].id
+        for n in ast.walk(worker or ast.Pass())
+        if isinstance(n, ast.Assign) and n.value is made and isinstance(n.targets[0], ast.Name)
+    ]
+    host, world = argument(made, "is_master", 3), argument(made, "world_size", 2)
+    leaves = any(isinstance(n, ast.Return) for n in ast.walk(worker or ast.Pass()))
+    if worker is None or len(names) != 1 or host is None or world is None or leaves:
+        raise NoEdit
+    indent, store = text.indentation(worker.body[0].lineno), names[0]
+    test, count = text.source.code(host), text.source.code(world)
+    test = test if isinstance(host, ast.Name) else f"({test})"
+    text.add_import("import time")
+    text.insert(
+        (worker.end_lineno or worker.lineno) + 1,
+        f'{indent}{store}.add("done", 1)',
+        f'{indent}while {test} and {store}.add("done", 0) < {count}:',
+        f"{indent}    time.sleep(0.1)  # the host leaves last",
+    )
+
+
 def one_host(draft: Draft) -> None:
     text, call = draft.text, draft.call
     place, rank = draft.data.get("value_span"), draft.data.get("rank")
@@ -166,7 +199,7 @@ CURES = {
     "host-leaves-last": Cure(
         "the host leaves last",
         ('let each rank store.add("done", 1) at its end, and the host wait until all have',),
-        None,
+        last_to_leave,
         ("store-left-early",),
     ),
 }

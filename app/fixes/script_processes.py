@@ -35,12 +35,15 @@ def spawn_target(draft: Draft) -> None:
         inner = text.node_at(draft.data["value_span"], ast.Call)
         if not isinstance(inner, ast.Call) or inner.keywords or argument(call, "args") is not None:
             raise NoEdit
-        name = text.source.code(inner.func)
+        given = [text.source.code(a) for a in inner.args]
         if text.source.code(call.func).endswith("spawn"):
-            raise NoEdit
-        args = ", ".join(text.source.code(a) for a in inner.args)
-        text.replace(draft.data["value_span"], name)
-        append_argument(text, call, f"args=({args}{',' if len(inner.args) == 1 else ''})")
+            if given[:1] not in (["0"], ["rank"]):
+                raise NoEdit
+            given = given[1:]  # the rank is what mp.spawn gives by itself
+        text.replace(draft.data["value_span"], text.source.code(inner.func))
+        if given:
+            tail = "," if len(given) == 1 else ""
+            append_argument(text, call, f"args=({', '.join(given)}{tail})")
     else:
         _rank_first(draft)
 
@@ -155,7 +158,12 @@ def start_them(draft: Draft) -> None:
 def lock(draft: Draft) -> None:
     data = draft.data
     if data.get("tensor"):
-        raise NoEdit
+        if data.get("method") != "fork":
+            raise NoEdit  # a spawned worker makes the module, and the tensor, anew
+        text = draft.file(data["made_file"])
+        end = data["made_span"][2:]
+        text.replace([*end, *end], ".share_memory_()")
+        return
     text = draft.file(data["made_file"])
     if data.get("method") != "fork" and "args" not in data:
         raise NoEdit

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ddp_assist.app.fixes.script_draft import Cure, Draft, NoEdit
-from ddp_assist.app.fixes.script_text import Text, argument
+from ddp_assist.app.fixes.script_text import Text, argument, names_in, stored_in
 
 _RENAMED = {
     "put": "set",
@@ -40,11 +40,33 @@ def key_or_add(draft: Draft) -> None:
     """A counter by add(), which is one step; a mean of what each rank has put under its own key."""
     data = draft.data
     if data.get("late"):
-        raise NoEdit
+        _before_the_join(draft)
+        return
     if data.get("counts"):
         _add_up(draft)
     else:
         _key_per_rank(draft)
+
+
+def _before_the_join(draft: Draft) -> None:
+    """What the workers wait for is set before the parent waits for the workers."""
+    text, data = draft.text, draft.data
+    late = text.statement_at(draft.place[0])
+    for node in ast.walk(text.source.tree or ast.Pass()):
+        block = getattr(node, "body", None)
+        if not isinstance(block, list) or late not in block or not isinstance(late, ast.Expr):
+            continue
+        join = next((s for s in block if s.lineno <= data["join"][0] <= (s.end_lineno or 0)), None)
+        between = block[block.index(join) : block.index(late)] if join in block else []
+        if not between or data["join_file"] != data["file"]:
+            raise NoEdit
+        if stored_in(*between) & names_in(late):
+            raise NoEdit
+        rows = text.source.lines[late.lineno - 1 : late.end_lineno]
+        text.insert(between[0].lineno, *rows)
+        text.delete_lines(late.lineno, late.end_lineno or late.lineno)
+        return
+    raise NoEdit
 
 
 def _key_per_rank(draft: Draft) -> None:
@@ -157,6 +179,10 @@ def set_get(draft: Draft) -> None:
         text.replace(data["value_span"], "None")
     for data in kinds.get("method", []):
         _method(text, data)
+    for data in kinds.get("digits", []):
+        code = text.get(data["value_span"])
+        number = code.strip("'\"")
+        text.replace(data["value_span"], number if number.isdigit() else f"int({code})")
     for data in kinds.get("with", []):
         _without_with(text, data)
     for data in kinds.get("default", []):

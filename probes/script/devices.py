@@ -151,6 +151,12 @@ def _by_rank(gang: Gang, first: Call) -> Iterator[list[int]]:
             told = isinstance(where, ast.JoinedStr | ast.BinOp) and "global-rank" in value.of
             if value.role == "rank" or told:
                 yield place(call.source, where)
+    rank = next((c.node_of("rank", 4) for c in gang.streams[0] if c.name == INIT), None)
+    for text in ast.walk(first.source.tree or ast.Pass()):
+        if isinstance(text, ast.JoinedStr) and isinstance(rank, ast.Name):
+            code = first.source.code(text)
+            if code.strip("frFR'\"") == f"cuda:{{{rank.id}}}":
+                yield place(first.source, text)
 
 
 def gpu_shared(facts: ScriptFacts) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ def locks(facts: ScriptFacts) -> Iterator[Finding]:
     for gang in facts.gangs:
         if not gang.process.number:
             continue
-        method = "fork" if gang.process.method == "default" else gang.process.method
+        method = _how(gang)
         call = gang.process.call
         passed = [i for i in (handed(call) if call is not None else []) if i.kind in _LOCKS[:4]]
         used = [c for c in gang.streams[0] if _takes(c) and c.receiver is not None]
@@ -88,6 +88,11 @@ def _is_shared_work(gang: Gang) -> bool:
     return gang.many is not False
 
 
+def _how(gang: Gang) -> str:
+    """fork is what Linux does where nobody says otherwise."""
+    return "fork" if gang.process.method == "default" else gang.process.method
+
+
 def _not_shared_tensor(facts: ScriptFacts) -> Iterator[Finding]:
     """A module-level tensor that the workers change and the parent reads afterwards."""
     main = facts.main.streams[0]
@@ -124,7 +129,10 @@ def _not_shared_tensor(facts: ScriptFacts) -> Iterator[Finding]:
                     "the workers change a copy of this tensor: what a module holds is not "
                     "shared between processes"
                 )
-                yield at(change, "lock-not-shared", sentence, tensor=True)
+                made = value.call
+                where: dict[str, object] = {"made_span": place(made.source, made.node)}
+                where |= {"made_file": str(made.source.path), "method": _how(gang)}
+                yield at(change, "lock-not-shared", sentence, tensor=True, **where)
                 return
 
 
@@ -134,7 +142,7 @@ def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
         call = gang.process.call
         if not gang.process.number or call is None or call not in main:
             continue
-        method = "fork" if gang.process.method == "default" else gang.process.method
+        method = _how(gang)
         if method != "fork":
             continue
         before = [c for c in main[: main.index(call)] if uses_cuda(c)]
@@ -238,7 +246,7 @@ def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:
         call = gang.process.call
         if not gang.process.number or call is None or call not in main or main.index(call) < thread:
             continue
-        if ("fork" if gang.process.method == "default" else gang.process.method) != "fork":
+        if _how(gang) != "fork":
             continue
         wants = [
             c

@@ -90,7 +90,11 @@ def _wrong_value(facts: ScriptFacts) -> Iterator[Finding]:
         text = value is not None and (isinstance(value.const, str) or value.kind == "str")
         if value is not None and (isinstance(value.const, float) or value.kind == "float" or text):
             sentence = "store.add only takes whole numbers"
-            yield at(call, "store-misused", sentence, kind="float", name="add")
+            node = call.node_of("amount", 1) or call.node
+            span = place(call.source, node)
+            digits = isinstance(value.const, str) and value.const.isdigit()
+            kind = "digits" if digits else "float"
+            yield at(call, "store-misused", sentence, kind=kind, name="add", value_span=span)
     for call in _store_calls(facts, "get"):
         if len(call.args) > 1 or call.kwargs.keys() - {"key"}:
             sentence = "store.get takes the key alone: it has no default, and waits for the key"
@@ -346,7 +350,9 @@ def _too_late(facts: ScriptFacts) -> Iterator[Finding]:
                 f"{key!r} is only set here after the workers were joined, and the workers "
                 "wait for it: neither goes on"
             )
-            yield at(counted[0], "store-race", sentence, key=key, late=True)
+            join = calls[joins[0]]
+            where = {"join": place(join.source, join.node), "join_file": str(join.source.path)}
+            yield at(counted[0], "store-race", sentence, key=key, late=True, **where)
             return
 
 
