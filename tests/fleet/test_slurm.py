@@ -12,37 +12,13 @@ from typing import Any
 import pytest
 from fleet_nodes import ALICE, Nodes, ours, start  # type: ignore[import-not-found]
 from fleet_nodes import _environment as variables
+from slurm_bed import CGROUP, CONF
 
 pytestmark = pytest.mark.needs(
     "root", "namespaces", "ip", "nsenter", "setpriv", "munged", "slurmctld", "slurmd", "srun"
 )
 NAMES = ("node1", "node2", "node3")
 TORCHRUN = str(Path(sys.executable).with_name("torchrun"))
-CONF = """ClusterName=bed
-SlurmctldHost=node1
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket=/srv/munge/socket
-CredType=cred/munge
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SlurmdParameters=config_overrides
-ReturnToService=2
-StateSaveLocation=/srv/slurm/state
-SlurmdSpoolDir=/srv/slurm/spool.%n
-SlurmctldPidFile=/run/slurmctld.pid
-SlurmdPidFile=/run/slurmd.pid
-SlurmctldLogFile=/srv/slurm/ctld.log
-SlurmdLogFile=/srv/slurm/slurmd.%n.log
-NodeName=node[1-3] CPUs=4 RealMemory=500 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
 MUNGED = (
     "chmod 700 /srv/munge/key; chmod 711 /srv/munge; munged --foreground --force"
     " --key-file=/srv/munge/key --socket=/srv/munge/socket --pid-file=/run/munged.pid"
@@ -56,11 +32,14 @@ def cluster() -> Iterator[Nodes]:
     nodes = start(
         NAMES,
         daemon="env SLURM_CONF=/srv/slurm/slurm.conf /usr/sbin/slurmd -D",
-        init={"node1": f"mkdir -p /srv/slurm/state\n{CONTROLLER}"},
+        init={"node1": f"mkdir -p /srv/slurm/state /srv/slurm/spool\n{CONTROLLER}"},
         files={
             "munge/key": secrets.token_bytes(1024),
-            "slurm/slurm.conf": CONF.encode(),
-            "slurm/cgroup.conf": b"CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n",
+            "slurm/slurm.conf": CONF.format(
+                host="node1", munge="/srv/munge", dir="/srv/slurm", run="/run",
+                nodes="NodeName=node[1-3] CPUs=4 RealMemory=500 State=UNKNOWN",
+            ).encode(),
+            "slurm/cgroup.conf": CGROUP.encode(),
         },
         more=MUNGED,
     )

@@ -10,13 +10,12 @@ from pathlib import Path
 
 BOX = ["unshare", "-n", "-m", "-p", "-u", "-i", "--fork", "--kill-child=SIGKILL", "--mount-proc",
        "--propagation", "private", "bash", "-c"]  # fmt: skip
-CONF = """
-ClusterName=bed
-SlurmctldHost=bed(10.66.0.1)
+CONF = """ClusterName=bed
+SlurmctldHost={host}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={dir}/munge/socket
+AuthInfo=socket={munge}/socket
 CredType=cred/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -29,14 +28,18 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 StateSaveLocation={dir}/state
 SlurmdSpoolDir={dir}/spool/%n
-SlurmctldPidFile={dir}/slurmctld.pid
-SlurmdPidFile={dir}/slurmd.%n.pid
+SlurmctldPidFile={run}/slurmctld.pid
+SlurmdPidFile={run}/slurmd.%n.pid
 SlurmctldLogFile={dir}/slurmctld.log
 SlurmdLogFile={dir}/slurmd.%n.log
-NodeName=n1 NodeHostname=bed NodeAddr=10.66.0.1 Port=17001 CPUs=8 RealMemory=1000
-NodeName=n2 NodeHostname=bed NodeAddr=10.66.0.1 Port=17002 CPUs=8 RealMemory=1000
-PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+{nodes}
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+CGROUP = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n"
+ONE_HOST = "\n".join(
+    f"NodeName=n{n} NodeHostname=bed NodeAddr=10.66.0.1 Port=1700{n} CPUs=8 RealMemory=1000"
+    " State=UNKNOWN" for n in (1, 2)
+)  # fmt: skip
 START = """
 set -u
 hostname bed; ip link set lo up
@@ -65,8 +68,11 @@ def in_slurm(folder: Path, *command: str, timeout: float = 120) -> str:
         (folder / "spool" / node).mkdir(parents=True)
     (folder / "munge.key").write_bytes(bytes(range(256)) * 4)
     (folder / "munge.key").chmod(0o600)
-    (folder / "slurm.conf").write_text(CONF.format(dir=folder))
-    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
+    conf = CONF.format(
+        host="bed(10.66.0.1)", munge=folder / "munge", dir=folder, run=folder, nodes=ONE_HOST
+    )
+    (folder / "slurm.conf").write_text(conf)
+    (folder / "cgroup.conf").write_text(CGROUP)
     done = subprocess.run(
         [*BOX, START.format(dir=folder), *command],
         capture_output=True, text=True, timeout=timeout, check=False,
