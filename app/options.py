@@ -149,8 +149,10 @@ def fleet_of(which: str | None, target: Target) -> list[str]:
         if which is None:
             return []
         raise Wrong(str(why), UNREADABLE if why.unreadable else USAGE) from why
-    if len(names) < 2 or which is not None:
+    if which is not None:
         return names
+    if len(names) < 2:
+        return []
     shown = f"The launch spans {len(names)} hosts ({folded(names)})"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         print(f"{shown}: with --fleet they are all asked, over ssh or srun.", file=sys.stderr)

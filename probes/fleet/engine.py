@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import secrets
 import shlex
@@ -37,6 +38,8 @@ SSH = (
 )
 SRUN = ("srun", "--overlap", "--mem=0", "-N1", "-n1", "-Q")
 Told = Callable[["Node", str], None]
+# What ClusterShell would print of a broken connection is said in that node's line.
+logging.getLogger("ClusterShell").setLevel(logging.CRITICAL)
 
 
 @dataclass(slots=True)

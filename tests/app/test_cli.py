@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ddp_assist.app.diagnose import Question, target_of
+from ddp_assist.app.options import fleet_of
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -126,3 +129,11 @@ def test_a_job_that_ends_with_0_although_a_worker_failed_is_looked_at(tmp_path: 
     assert "ended with exit code 0" in said.stderr and "name-missing-in-script" in said.stdout
     worker.write_text("import warnings\nwarnings.warn('Grad strides do not match bucket view')\n")
     assert typed("run", "--no-trial", "--", "bash", "-c", wait).stdout == ""
+
+
+def test_one_other_host_is_asked_no_more_than_many_without_a_yes(tmp_path: Path) -> None:
+    script = tmp_path / "start.sh"
+    script.write_text("ssh node7.invalid python train.py\n")
+    target = target_of(Question(launch=("bash", str(script))))
+    assert fleet_of(None, target) == []
+    assert fleet_of("", target) == ["node7.invalid"]
