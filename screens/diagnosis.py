@@ -51,8 +51,12 @@ class DiagnosisScreen(Framed):
     def on_mount(self) -> None:
         self.query_one(Rows).focus()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "fix" or self.session.diagnosis is not None
+
     def show(self) -> None:
         self.causes = list(self.session.causes)
+        self.refresh_bindings()
         named = {ranked.cause for ranked in self.causes}
         if self.wanted and self.wanted not in named and self.session.diagnosis is not None:
             self._other(self.wanted)

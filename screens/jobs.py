@@ -13,14 +13,22 @@ from ddp_assist.screens.widgets.frame import Framed, Line
 from ddp_assist.screens.widgets.rows import Rows
 
 
+KINDS = {"env": "no launcher", "spawn": "mp.spawn"}
+
+
 def job_line(job: Mapping[str, Any]) -> str:
     """A live job in one line, with what is odd about it."""
-    return f"{job['launcher']}, pid {job['id']}: {job['verdict']['sentence']}"
+    launcher = KINDS.get(job["launcher"], job["launcher"])
+    return f"{launcher}, pid {job['id']}: {job['verdict']['sentence']}"
 
 
 def rank_line(rank: Mapping[str, Any]) -> str:
     number = "?" if rank["rank"] is None else rank["rank"]
     return f"   rank {number:<4} pid {rank['pid']:<8} {rank['state']:<16} {rank['where']}".rstrip()
+
+
+EVERY = 3.0
+"""Seconds between two looks at the machine, while the screen is in front."""
 
 
 class JobsScreen(Framed):
@@ -42,6 +50,16 @@ class JobsScreen(Framed):
 
     def on_mount(self) -> None:
         self.query_one(Rows).focus()
+        self.with_stacks = False
+        self.answered: object = None
+        self.set_interval(EVERY, self._look)
+
+    def _look(self) -> None:
+        """Each answer is followed by one question; stacks stay until somebody asks anew."""
+        jobs = self.session.jobs
+        if self.is_current and not self.with_stacks and jobs is not self.answered:
+            self.answered = jobs
+            self.post_message(JobsWanted(False))
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         """Each line with the job it belongs to."""
@@ -70,6 +88,6 @@ class JobsScreen(Framed):
             self.post_message(Given("job", job))
 
     def action_again(self, with_stacks: bool) -> None:
-        self.session.jobs = None
+        self.session.jobs, self.with_stacks = None, with_stacks
         self.show()
         self.post_message(JobsWanted(with_stacks))
