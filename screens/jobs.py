@@ -12,7 +12,6 @@ from ddp_assist.screens.messages import Given, JobsWanted
 from ddp_assist.screens.widgets.frame import Framed, Line
 from ddp_assist.screens.widgets.rows import Rows
 
-
 KINDS = {"env": "no launcher", "spawn": "mp.spawn"}
 
 
