@@ -1,4 +1,4 @@
-"""Each way in, on a real terminal of each kind, with a real fault behind it: to a written report."""
+"""Each way in, on real terminals, with a real fault behind it: to a written report."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ ROADS = {
         "environment variable MASTER_ADDR expected, but not set\n",
     ),
     "a command": Road(
-        "c|The launch command|torchrun --nproc-per-node=2 --master-port={port} train.py|train.py|\r|recognised",
+        "c|The launch command|torchrun --nproc-per-node=2 --master-port={port} train.py|train.py"
+        "|\r|recognised",
         "port-held-by-service", env=(("TERM", "vt100"),),
     ),
     "a script": Road(
