@@ -80,7 +80,7 @@ def measure(megabytes: int, ranks: int, rounds: int) -> list[Row]:
     more = {"here_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "mb_per_s": round(megabytes / min(took["ours"]), 1), "words": len(words)}  # fmt: skip
     return [
-        row(what, "`grep -c -F -f`", took["ours"], took["grep"], name="log", **more),
+        row(what, "`grep -c -F -f`", took["ours"], took["grep"], name=f"log of {ranks}", **more),
         row(what, "Python's `re`, told from its first 8 MB", took["ours"], python),
     ]
 
@@ -95,7 +95,7 @@ def recognise(log: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--size-mb", type=int, default=500)
-    asked.add_argument("--ranks", type=int, nargs="+", default=[64])
+    asked.add_argument("--ranks", type=int, nargs="+", default=[64, 1024])
     asked.add_argument("--rounds", type=int, default=3)
     given = asked.parse_args(argv)
     keep("logs", [r for ranks in given.ranks for r in measure(given.size_mb, ranks, given.rounds)])
