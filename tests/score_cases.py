@@ -1,7 +1,7 @@
 """How often the first cause is right: `score_cases.py CASES.jsonl [--all] [--verbose]`.
 
 A case is a line of JSON with `id`, `text`, `cause`, `accept` (causes that are right as well) and
-`weak` (thin evidence, counted apart). Each text is diagnosed as a pasted log, as the CLI does it.
+`weak` (thin evidence, counted apart).
 """
 
 from __future__ import annotations
@@ -11,26 +11,9 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
-from ddp_assist.app.diagnose import Diagnosis, Question, diagnose
-
-FIRST_FEW = 3
-
-
-def told(text: str, folder: Path) -> Diagnosis:
-    log = folder / "pasted.log"
-    log.write_text(text, "utf-8")
-    return diagnose(Question(logs=(str(log),), env={}, cwd=folder))
-
-
-def right(case: dict[str, Any], causes: list[str]) -> tuple[bool, bool]:
-    """Whether the first cause is acceptable, and whether the true one is among the first few."""
-    if case["cause"] == "benign":
-        fits = not causes or causes[0] in case.get("accept", ())
-        return fits, fits
-    wanted = {case["cause"], *case.get("accept", ())}
-    return bool(causes) and causes[0] in wanted, case["cause"] in causes[:FIRST_FEW]
+sys.path.append(str(Path(__file__).with_name("shared")))
+from scoring import FIRST_FEW, right, told  # noqa: E402
 
 
 def main(words: list[str]) -> int:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scoring import right, told
 
 from ddp_assist.probes.logs import records
 from ddp_assist.probes.logs.parted import parted
 from ddp_assist.probes.logs.reading import scan_bytes
 
 TESTS = Path(__file__).parents[1]
-_spec = importlib.util.spec_from_file_location("score_cases", TESTS / "score_cases.py")
-assert _spec and _spec.loader
-score = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(score)
-
 WORDINGS = [json.loads(line) for line in (TESTS / "wordings.jsonl").read_text().splitlines()]
 SEVERAL_LINES = [case for case in WORDINGS if "\n" in case["text"]][::9]
 
@@ -61,8 +56,8 @@ FORMS: dict[str, Callable[[str], str]] = {
 def test_in_any_form_the_cause_is_found(form: str, tmp_path: Path) -> None:
     lost = []
     for case in SEVERAL_LINES:
-        causes = [c.cause for c in score.told(FORMS[form](case["text"]), tmp_path).causes]
-        if not score.right(case, causes)[0]:
+        causes = [c.cause for c in told(FORMS[form](case["text"]), tmp_path).causes]
+        if not right(case, causes)[0]:
             lost.append(case["id"])
     # An error that was pasted above its own code is no line of its own once line ends are lost.
     assert len(lost) <= (1 if "one line" in form else 0), lost
