@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from ddp_assist.probes.host.cgroup import Cgroup
 from ddp_assist.probes.host.processes import read, snapshot
 from ddp_assist.probes.host.words import brief
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
-from ddp_assist.probes.script.sharing import may_share
 
 MB = 1 << 20
 FEW_FILES = 1024
@@ -50,7 +50,7 @@ def _look_limits(target: Target) -> Iterator[Finding]:
         files, whose = own, "the launch"
         see = (Evidence("the launch", (f"ulimit -n {own}",)),)
     fine = True
-    if files < FEW_FILES and (files < FEWEST_FILES or may_share(target)):
+    if files < FEW_FILES and (files < FEWEST_FILES or _may_share(target)):
         fine = False
         sentence = f"{whose} may open only {files} files; ranks with DataLoader workers need more"
         yield Finding("limits", "nofile-low", sentence, {"nofile": files}, see)
@@ -97,6 +97,16 @@ def _has_rdma() -> bool:
         return False
 
 
+def _may_share(target: Target) -> bool:
+    """Whether the script may put data there; the readers of scripts do not travel to the nodes of a
+    fleet, where nobody can tell."""
+    if find_spec("ddp_assist.probes.script") is None:
+        return True
+    from ddp_assist.probes.script.sharing import may_share
+
+    return may_share(target)
+
+
 def _look_shm(target: Target, path: str = "/dev/shm") -> Iterator[Finding]:
     see = (Evidence(path, see=("df", "-h", path)),)
     try:
@@ -111,7 +121,7 @@ def _look_shm(target: Target, path: str = "/dev/shm") -> Iterator[Finding]:
     if space.f_flag & os.ST_RDONLY or not os.access(path, os.W_OK | os.X_OK):
         why = "is mounted read-only" if space.f_flag & os.ST_RDONLY else f"has mode {mode:o}"
         yield Finding("shm", "not-writable", f"{path} {why}, so you may not write there", data, see)
-    elif (0 < size < LITTLE_SHM or 0 <= free < SHM_LEFT < size) and not may_share(target):
+    elif (0 < size < LITTLE_SHM or 0 <= free < SHM_LEFT < size) and not _may_share(target):
         sentence = f"{path} has {_mb(free)} of {_mb(size)} free, and the script puts nothing there"
         yield Finding("shm", "fine", sentence, data, see)
     elif 0 < size < LITTLE_SHM:
