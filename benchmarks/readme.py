@@ -14,8 +14,8 @@ from measuring import RESULTS, ROOT
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ROWS = (
     ("start", "first screen"), ("check", "check"), ("sockets", "owner"), ("processes", "pass"),
-    ("trials", "2 ranks, warm"), ("trials", "2 ranks, cold"), ("logs", "log of 64"), ("jobs", "jobs"),
-    ("fleet", "16 nodes"), ("proof", "the port is held"),
+    ("trials", "2 ranks, warm"), ("trials", "2 ranks, cold"), ("logs", "log of 64"),
+    ("jobs", "jobs"), ("fleet", "16 nodes"), ("proof", "the port is held"),
 )  # fmt: skip
 
 
