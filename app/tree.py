@@ -79,6 +79,8 @@ class Page:
     hides: tuple[str, ...]
     fixes: tuple[str, ...]
     text: str
+    gives_way: bool = False
+    """A cause for what nothing else explains: said of a failure that is known it means little."""
 
     def section(self, heading: str) -> str:
         _, found, rest = self.text.partition(f"## {heading}\n")
@@ -106,6 +108,7 @@ def read_page(name: str, text: str) -> Page:
         _tuple(data.get("hides")),
         _tuple(data.get("fixes")),
         body.strip(),
+        data.get("gives_way", False),
     )
 
 

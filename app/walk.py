@@ -33,6 +33,8 @@ class Ranked:
     place: int = 0
     complained: bool = True
     """Whether a symptom that somebody saw leads here."""
+    gave_way: bool = False
+    """Whether the very failure it was said of is known by a line that leads elsewhere."""
 
 
 def rank(
@@ -63,6 +65,7 @@ def rank(
         cause.against = _distinct(
             [f for f in ruled_out.get(cause.cause, {}).values() if f not in cause.speaks_for]
         )
+    _give_way(tree, best.values())
     ranked = sorted(best.values(), key=_strength)
     _hide(tree, ranked)
     return sorted(ranked, key=lambda r: (r.hidden_by is not None, *_strength(r)))
@@ -81,6 +84,31 @@ def ruled_out(tree: Tree, ranked: Sequence[Ranked]) -> dict[str, Finding]:
     return found
 
 
+def _give_way(tree: Tree, causes: Iterable[Ranked]) -> None:
+    """A rank that failed "of its own" did so of what its last line is known for."""
+    every = list(causes)
+    for r in every:
+        if not tree.pages[r.cause].gives_way or r.certainty == "certain":
+            continue
+        own = {f.key for f in r.speaks_for}
+        stories = [f.data for f in r.speaks_for if f.probe == "story"]
+        spots = {(data.get("file"), data.get("line")) for data in stories}
+        known = {f"log.{id}" for data in stories for id in data.get("known_as", ())}
+        r.gave_way = any(
+            f.key in known - own
+            or (f.probe == "log" and f.key not in own and _spot(f) in spots)
+            for other in every
+            if not tree.pages[other.cause].gives_way
+            for f in other.speaks_for
+        )
+        if r.gave_way:
+            r.certainty = "possible"
+
+
+def _spot(finding: Finding) -> tuple[object, object]:
+    return finding.data.get("file"), finding.data.get("line")
+
+
 def _strength(r: Ranked) -> tuple[float, ...]:
     """Surest first; then what the complaint leads to, what was seen live, and what came first."""
     seen = [p.finding for p in r.path if p.finding is not None]
@@ -89,7 +117,8 @@ def _strength(r: Ranked) -> tuple[float, ...]:
     live = len({f.key for f in seen}) - len({f.key for f in logged})
     # Where nothing that was seen speaks for the complaint, what is certain elsewhere goes first.
     aside = 2.0 if not r.complained else 0.0 if r.speaks_for else 1.5
-    return (ORDER[r.certainty] + aside, -live, -len({f.key for f in seen}), first, r.place)
+    many = len({f.key for f in seen})
+    return (ORDER[r.certainty] + aside, r.gave_way, -live, -many, first, r.place)
 
 
 def _hide(tree: Tree, ranked: list[Ranked]) -> None:

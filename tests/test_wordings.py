@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,3 +19,25 @@ def test_the_first_cause_fits(case: dict[str, Any], tmp_path: Path) -> None:
     causes = [cause.cause for cause in told(case["text"], tmp_path).causes]
     first, _ = right(case, causes)
     assert first, f"{case['text']!r}: wanted one of {case['accept']}, got {causes[:3]}"
+
+
+ONE_ERROR = re.compile(r"(?:\[rank\d\]: )?[\w.]*(?:Error|Exception): .*")
+ERRORS = [c for c in CASES if c["accept"] and ONE_ERROR.fullmatch(c["text"].strip())]
+BELOW = """Traceback (most recent call last):
+  File "/w/fit.py", line 9, in main
+    go()
+  File "/opt/v/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", line 99, in f
+    g()
+"""
+
+
+@pytest.mark.parametrize("above", ["", BELOW], ids=["alone", "traced"])
+def test_an_error_with_its_rank_or_its_traceback_is_the_same(above: str, tmp_path: Path) -> None:
+    lost = []
+    for case in ERRORS:
+        error = re.sub(r"^\[rank\d\]: ", "", case["text"].strip())
+        text = "".join(f"[rank1]: {line}\n" for line in (above + error).splitlines())
+        causes = [cause.cause for cause in told(text, tmp_path).causes]
+        if not right(case, causes)[0]:
+            lost.append((case["id"], causes[:3]))
+    assert not lost

@@ -10,7 +10,7 @@ from ddp_assist.probes.launch.plan import Launch, LaunchError
 from ddp_assist.probes.launch.read import read_launch
 
 _PROMPT = re.compile(
-    r"\s*(?:\([\w.-]+\) )?(?:\[?[\w.-]+@[\w.-]+[: ][^$#]{0,80})?(?:[$#%❯]|\+{1,3}|>) +(?=\S)"
+    r"\s*(?:\([\w.-]+\) )?(?:\[?[\w.-]+(?:@[\w.-]+[: ][^$#]{0,80})?)?(?:[$#%❯]|\+{1,3}|>) +(?=\S)"
 )
 _STARTS = re.compile(
     r"(?:(?:export +)?[A-Z][A-Z0-9_]*=\S* +)*(?:nohup +|exec +|time +|sudo +|uv run +)*"

@@ -42,6 +42,11 @@ _EXCEPTION = re.compile(
 )
 _LINK = ("During handling of the above", "The above exception was the direct")
 _MOST_LINES = 2_000
+_A_MESSAGE = 8
+"""So many lines after an exception may still be its message."""
+_LAST_LINE = re.compile(
+    r"(?P<bare>(?!))?(?P<name>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)): (?P<message>.*)$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Line:
     host: str | None = None
     when: float | None = None
     """Seconds since New Year by the writer's clock; None where it names no possible time."""
+    labelled: bool = False
+    """Whether torch's own label of a rank stands before it."""
 
 
 @dataclass(slots=True)
@@ -117,6 +124,7 @@ def _relabelled(line: Line, label: re.Match[str]) -> Line:
         text=line.text[label.end() :],
         rank=rank if rank is not None else line.rank,
         host=found.get("host") or line.host,
+        labelled=line.labelled or found.get("how") == "rank",
     )
 
 
@@ -184,10 +192,14 @@ class _Tracebacks:
         elif text.startswith(_SYNTAX) and who in self._place and (said := _EXCEPTION.match(text)):
             # Python prints no header for a script that it can't even compile.
             self._end(Traceback(line, [self._place[who]]), line, said, who)
-        elif text.strip() and not stack and who in self._last:
-            last = self._last[who]
-            if not last.message and last.last and line.number - last.last.number < 8:
-                last.message = text.strip()
+        elif text.strip() and not stack:
+            last = self._last.get(who)
+            near = last is not None and line.number - last.at.number < _A_MESSAGE
+            if last is not None and near:
+                last.message = last.message or text.strip()
+            elif line.labelled and (said := _LAST_LINE.match(text)):
+                # Of a rank's traceback often only the last line is pasted.
+                self._end(Traceback(line), line, said, who)
 
     def _begun(self, line: Line, who: _Who) -> Traceback:
         first = line if self._spawned is None else replace(line, rank=self._spawned)

@@ -11,6 +11,7 @@ from ddp_assist.probes.logs.announced import unannounced
 from ddp_assist.probes.logs.ends import SIGNALS, End, ends
 from ddp_assist.probes.logs.ranks import Line, Traceback, tracebacks
 from ddp_assist.probes.logs.reading import read, read_so_far
+from ddp_assist.probes.logs.scan import scanner
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target
 from ddp_assist.probes.text import clean
 
@@ -107,6 +108,7 @@ def _kind(one: Traceback) -> str:
     if _FOLLOWS.search(message):
         return "follows"
     distributed = "torch.distributed" in name or name.startswith("Dist") or _in_torch(one)
+    distributed = distributed or not one.frames
     return "waited" if distributed and _WAITED.search(message) else "own"
 
 
@@ -135,7 +137,7 @@ def _is_sudden(end: End, own: list[Traceback]) -> bool:
 
 def _own(one: Traceback, failures: list[Traceback]) -> Iterator[Finding]:
     root = one.root if _kind(one.root) == "own" else one
-    data = _data(root) | {"followers": _followers(failures, one)}
+    data = _data(root) | {"followers": _followers(failures, one), "known_as": _known_as(root)}
     who = "" if root.rank is None else f"rank {root.rank} "
     said = clean(f"{root.exception}: {root.message}" if root.message else root.exception)[:_SHOWN]
     yield Finding("story", "first-failure", f"{who}failed first: {said}", data, (_evidence(root),))
@@ -145,6 +147,12 @@ def _own(one: Traceback, failures: list[Traceback]) -> Iterator[Finding]:
         where = {"script": clean(frame[0]), "script_line": frame[1], "function": clean(frame[2])}
         sentence = f"{clean(frame[0])}, line {frame[1]}: {said}"
         yield Finding("story", "script-error", sentence, data | where, (_evidence(root),))
+
+
+def _known_as(one: Traceback) -> list[str]:
+    """The signatures that know its last line, wherever else that line was met first."""
+    said = f"{one.exception}: {one.message}".encode()
+    return sorted({hit.signature.id for hit in scanner().scan_bytes(said)})
 
 
 def _data(one: Traceback) -> dict[str, Any]:

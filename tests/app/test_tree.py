@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ddp_assist.app.tree import Page, Tree, read_page, read_tree, recognised
 from ddp_assist.app.walk import rank
 from ddp_assist.app.whole import problems
@@ -146,6 +148,25 @@ otherwise = ["orphan"]
     ):
         ranked = rank(whole, found(*keys), [whole.symptoms["taken"]], ["port"], WEIGHTS)
         assert [(r.cause, r.certainty) for r in ranked] == causes
+
+
+def test_a_cause_of_last_resort_gives_way_where_its_failure_is_known() -> None:
+    both = TREE.replace('"port.orphan" = "orphan"', '"story.failed" = "likely lost"')
+    whole = read_tree([both], pages())
+    pages_now = dict(whole.pages) | {"lost": replace(whole.pages["lost"], gives_way=True)}
+    whole = replace(whole, pages=pages_now)
+    at = {"file": "a.log", "line": 7}
+    for data, first in (
+        (at, "left-over"),
+        ({"file": "a.log", "line": 8}, "lost"),
+        ({"file": "a.log", "line": 8, "known_as": ["left"]}, "left-over"),
+    ):
+        findings = [Finding("story", "failed", "it failed", data), Finding("log", "left", "x", at)]
+        env = replace(whole.symptoms["env"], recognised_by=("log.left",))
+        known = replace(whole, symptoms=dict(whole.symptoms) | {"env": env})
+        complained = [known.symptoms["taken"], env]
+        ranked = rank(known, findings, complained, ["story"], WEIGHTS)
+        assert ranked[0].cause == first, data
 
 
 def test_a_cause_hides_what_it_explains() -> None:

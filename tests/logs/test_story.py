@@ -219,3 +219,16 @@ def test_what_python_itself_ignores_is_no_failure() -> None:
     ignored = "Exception ignored in: <function _DataLoader.__del__ at 0x7f>"
     assert "first-failure" not in told(ignored, *OWN)
     assert told(ignored, *OWN, *OWN)["first-failure"].data["line"] == 9
+
+
+def test_the_last_line_alone_is_a_failure_where_torch_labels_it() -> None:
+    only = "[rank2]: KeyError: 'shard-17'"
+    assert told(only)["first-failure"].data["rank"] == 2
+    assert "first-failure" not in told("KeyError: 'shard-17'")
+    assert "first-failure" not in told("[rank2]: error: shard-17 is missing")
+    # What follows an exception is its message.
+    last = "[rank1]: ncclSystemError: System call failed"
+    assert len(told(*of(1, OWN), last)["first-failure"].evidence) == 1
+    assert told(*of(1, PEER), last).keys() == {"cascade-only"}
+    waited = "[rank0]: RuntimeError: [unbound_buffer.cc:78] Timed out waiting 6ms for recv"
+    assert "first-failure" not in told(waited)
