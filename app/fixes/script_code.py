@@ -176,7 +176,18 @@ def from_env(draft: Draft) -> None:
     text.replace(place, 'default=int(os.environ["LOCAL_RANK"])')
 
 
+def as_module(draft: Draft) -> None:
+    """Which package it is, and from where it must be started, is not ours to guess."""
+    raise NoEdit if draft.data.get("kind") == "import.relative" else NotMine
+
+
 CURES = {
+    "run-as-module": Cure(
+        "start it as a module of its package",
+        ("torchrun ... -m PACKAGE.NAME (or python -m) from the folder above the package",),
+        as_module,
+        ("name-missing-in-script",),
+    ),
     "add-import": Cure(
         "the missing import",
         ("define or import the name before it is used",),

@@ -209,7 +209,7 @@ def _path(make: Callable[..., str]) -> Special:
         parts = [arg.const for arg in args]
         if any(not isinstance(part, str) for part in parts) or kwargs:
             return Value(of=union(args))
-        return Value(const=make(*parts), of=union(args))
+        return Value(const=quiet(make, *parts), of=union(args))
 
     return made
 

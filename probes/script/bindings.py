@@ -36,7 +36,11 @@ def do_import_from(tracer: Tracer, node: ast.ImportFrom) -> None:
         parts = [] if tracer.source.name == "__main__" else tracer.source.name.split(".")
         is_package = tracer.source.path.name == "__init__.py"
         up = node.level - 1 if is_package else node.level
-        parts = parts[: len(parts) - up] if up else parts
+        if up > max(len(parts), 1):
+            for alias in node.names:  # above the folder that is known
+                tracer.bind(alias.asname or alias.name, Value())
+            return
+        parts = parts[: max(len(parts) - up, 0)]
         base = ".".join([*parts, *([base] if base else [])])
     module = tracer.load(base) if base else Value()
     for alias in node.names:

@@ -38,6 +38,7 @@ def syntax(facts: ScriptFacts) -> Iterator[Finding]:
 
 
 def names(facts: ScriptFacts) -> Iterator[Finding]:
+    yield from _relative(facts)
     yield from _early(facts)
     yield from _no_such(facts)
     entered = facts.traces[0].entered | facts.traces[1].entered
@@ -90,6 +91,25 @@ def _early(facts: ScriptFacts) -> Iterator[Finding]:
             name, module = str(call.args[0].const), call.args[-1].kind
             said = sentence.format(name=name, module=module)
             yield at(call, "name-missing-in-script", said, kind=kind, name=name, add=None)
+            return
+
+
+def _relative(facts: ScriptFacts) -> Iterator[Finding]:
+    """`from . import x` in a file that is started by its path, where Python knows no package."""
+    plan, source = facts.target.plan, facts.source
+    if plan is None or plan.module or plan.script is None or source.notebook or source.tree is None:
+        return
+    for node in source.tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            sentence = (
+                "a relative import fails in a file that is started by its path: start it as a "
+                f"module, -m PACKAGE.{source.path.stem}, from the folder above the package"
+            )
+            name = node.module or node.names[0].name
+            yield spot(
+                "name-missing-in-script", sentence, source, node,
+                kind="import.relative", name=name, add=None,
+            )  # fmt: skip
             return
 
 

@@ -145,7 +145,11 @@ def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
         method = _how(gang)
         if method != "fork":
             continue
-        before = [c for c in main[: main.index(call)] if uses_cuda(c)]
+        before = [
+            c
+            for c in main[: main.index(call)]
+            if uses_cuda(c) and not c.excludes(call) and _same_run(c, call)
+        ]
         if before and any(uses_cuda(c) for c in gang.streams[0]):
             where = before[0].source.where(getattr(before[0].node, "lineno", 1))
             sentence = (
@@ -209,6 +213,11 @@ def _is_cuda(value: Value) -> bool:
         and bool(value.call.args)
         and value.call.args[0].text.startswith("cuda")
     )
+
+
+def _same_run(first: Call, second: Call) -> bool:
+    """Whether one surely comes after the other: of functions that nothing calls only in one."""
+    return not first.stray or (second.stray and first.stack[:1] == second.stack[:1])
 
 
 def _context(call: Call) -> list[int] | None:

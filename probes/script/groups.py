@@ -254,7 +254,7 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
     if facts.frameworks or not facts.traces[0].complete or _elsewhere(facts):
         return
     for gang, stream in ((g, s) for g in facts.gangs for s in g.streams):
-        if any(_makes_group(c.name) and not _for_nobody(facts, c) for c in stream):
+        if any(_makes_group(c.name) and not for_nobody(facts, c) for c in stream):
             late = _after_the_end(stream)
             if late is not None:
                 what = late.name.rpartition(".")[2]
@@ -288,7 +288,7 @@ def group_missing(facts: ScriptFacts) -> Iterator[Finding]:
                 return
 
 
-def _for_nobody(facts: ScriptFacts, call: Call) -> bool:
+def for_nobody(facts: ScriptFacts, call: Call) -> bool:
     """Whether it stands in a function whose name is written nowhere but where it is defined."""
     maker = call.stack[0] if call.stray and call.stack else None
     if not isinstance(maker, ast.FunctionDef) or maker.decorator_list:
@@ -317,7 +317,7 @@ def _unused_setup(facts: ScriptFacts, needs: Call) -> dict[str, object]:
         maker = call.stack[0] if call.stray and len(call.stack) == 1 else None
         if isinstance(maker, ast.FunctionDef) and call.source is facts.source:
             return {"setup": maker.name, "takes": [a.arg for a in maker.args.args]}
-        if isinstance(maker, ast.FunctionDef) and _for_nobody(facts, call):
+        if isinstance(maker, ast.FunctionDef) and for_nobody(facts, call):
             first = next((n for n in (*needs.stack, needs.node) if n in _nodes(facts)), None)
             if first is None:
                 continue

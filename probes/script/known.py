@@ -69,7 +69,9 @@ DISTRIBUTED: Final = frozenset(
         "all_reduce_multigpu", "broadcast_multigpu", "all_gather_multigpu", "reduce_multigpu",
         "reduce_scatter_multigpu", "breakpoint", "supports_complex", "TCPStore", "FileStore",
         "HashStore", "PrefixStore", "Store", "ReduceOp", "Backend", "P2POp", "ProcessGroup",
-        "DeviceMesh", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError",
+        "ProcessGroupGloo", "ProcessGroupMPI", "ProcessGroupNCCL", "ProcessGroupUCC",
+        "ProcessGroupXCCL", "device_mesh", "DeviceMesh", "DistError", "DistBackendError",
+        "DistNetworkError", "DistStoreError",
     }
 )  # fmt: skip
 """What torch.distributed has, now or in the versions that are still in use."""

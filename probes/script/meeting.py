@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.facts import AGENT_STORE, INIT, SETTERS, Gang, ScriptFacts
+from ddp_assist.probes.script.groups import for_nobody
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Value
 
@@ -231,6 +232,8 @@ def overridden(facts: ScriptFacts) -> Iterator[Finding]:
                 continue
             if any(word.startswith(("env:MASTER", "free-port")) for word in call.args[1].of):
                 continue
+            if call.stray and not _starts_there(facts, call):
+                continue
             sets.append(call)
     ports = [c for c in sets if c.args[0].const == "MASTER_PORT"]
     hosts = [c for c in sets if c.args[0].const == "MASTER_ADDR"]
@@ -274,6 +277,14 @@ def overridden(facts: ScriptFacts) -> Iterator[Finding]:
             f"{name} is overwritten here; under torchrun that hides the port its store really has"
         )
         yield at(call, "launcher-port-overridden-maybe", sentence, variable=name)
+
+
+def _starts_there(facts: ScriptFacts, call: Call) -> bool:
+    """Whether the function that nothing here calls also makes the group."""
+    begins = (c for c in facts.main.streams[0] if c.name == INIT)
+    return not for_nobody(facts, call) and any(
+        c.stray and c.stack[:1] == call.stack[:1] for c in begins
+    )
 
 
 def _reads_rank(facts: ScriptFacts) -> bool:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 def start_method_of(evaluate: Evaluator, kind: str, call: Call | None = None) -> str:
     """How a process made by this would be started."""
+    chosen = call.get("mp_context") if call is not None else None
+    if chosen is not None and chosen.call is not None:
+        return start_method_of(evaluate, kind, replace(chosen.call, receiver=chosen))
     if call is not None and call.receiver is not None and call.receiver.call is not None:
         context = call.receiver.call
         if context.name.endswith("get_context"):

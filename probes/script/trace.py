@@ -287,8 +287,10 @@ class Tracer:
                 self.assign(frame.items[0].optional_vars, value)
             running = self.running
             self.running = [n for n in running if n is not frame.generator]
-            frame.ended = run_with(self, frame.items[1:], frame.body)
-            self.running = running
+            try:
+                frame.ended = run_with(self, frame.items[1:], frame.body)
+            finally:
+                self.running = running
         self.shared = shared
         frame.returned, self.returned = self.returned, kept
 

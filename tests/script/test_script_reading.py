@@ -109,6 +109,23 @@ def test_functions_that_call_each_other_for_ever(tmp_path: Path) -> None:
     assert time.process_time() - began < 5
 
 
+def test_the_budget_ends_inside_of_a_with(tmp_path: Path) -> None:
+    """A context manager of the script's own is left as it was entered."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import contextlib, os\n@contextlib.contextmanager\ndef held():\n    yield\n\n"
+        "def work(a):\n    with held():\n" + "        a = a + 1 + 2 + 3\n" * 12_000
+    )
+    list(look(Target(script=script, env={}, cwd=tmp_path)))
+
+
+def test_a_path_of_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import os\nos.path.join()\n")
+    (found,) = look(Target(script=script, env={}, cwd=tmp_path))
+    assert found.outcome == "fine"
+
+
 def test_a_notebook_names_the_cell_and_skips_magics(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["# title"]},
