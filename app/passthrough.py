@@ -194,6 +194,21 @@ def _on_terminal(
 
 
 @contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Our own words, on a terminal that is raw because the job's own one does all the rest."""
+    if not os.isatty(0) or os.tcgetpgrp(0) != os.getpgrp():
+        yield
+        return
+    raw = termios.tcgetattr(0)
+    ours = [raw[0], raw[1] | termios.OPOST | termios.ONLCR, *raw[2:]]
+    termios.tcsetattr(0, termios.TCSADRAIN, ours)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, raw)
+
+
+@contextlib.contextmanager
 def _signals(job: _Job, on_screen: bool) -> Iterator[int]:
     """Passes on what a process sends us; what the terminal sends reaches the job by itself.
 

@@ -16,7 +16,7 @@ from ddp_assist.app.before import troubles
 from ddp_assist.app.cli import OK, UNREADABLE, Wrong
 from ddp_assist.app.files import unnamed_file
 from ddp_assist.app.options import add_fleet, launch_of, parser, question, seconds, split
-from ddp_assist.app.passthrough import Ended, Kept
+from ddp_assist.app.passthrough import Ended, Kept, readable
 from ddp_assist.app.passthrough import run as pass_through
 from ddp_assist.app.question import Question
 from ddp_assist.app.watch import Watch
@@ -64,11 +64,12 @@ def run(verb: str, words: list[str]) -> int:
 
         def hangs(found: Diagnosis) -> bool:
             nonlocal code
-            say(f"no output and no work for {watch.after:g} s, and the ranks do not go on")
-            if watch.way is None:
-                code = tell(found.question, found)
-            else:
-                code = tell_from_there(watch.way, found.question, given)
+            with readable():
+                say(f"no output and no work for {watch.after:g} s, and the ranks do not go on")
+                if watch.way is None:
+                    code = tell(found.question, found)
+                else:
+                    code = tell_from_there(watch.way, found.question, given)
             return given.hang_after is not None
 
         watch = Watch(kept, asked, given.hang_after or USUAL, hangs)

@@ -292,3 +292,12 @@ def test_nothing_is_left_in_the_temporary_folder_however_it_ends(tmp_path: Path)
             for child in job:
                 child.kill()
         assert list(tmp_path.iterdir()) == []
+
+
+def test_our_own_words_on_a_raw_terminal_are_lines() -> None:
+    says = (
+        "import tty; from ddp_assist.app.passthrough import readable\n"
+        "tty.setraw(0)\nprint('raw')\n"
+        "with readable():\n    print('one\\ntwo')\nprint('raw')"
+    )
+    assert Screen([sys.executable, "-uc", says]).end() == b"raw\none\r\ntwo\r\nraw\n<code 0>"
