@@ -40,7 +40,7 @@ proof: $(VENV)/.dev
 	$(BIN)/python tests/live/live_proof.py -t $(or $(TABLE),docs/proof.md) $(or $(ARGS),-v 1)
 
 bench: $(VENV)/.dev
-	for part in $(or $(PART),start keys check processes sockets jobs text script trials logs fleet proof growth); do \
+	for part in $(or $(PART),start keys check processes sockets jobs run text script trials logs fleet proof growth); do \
 	  echo "== $$part"; PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
 	done
 	PYTHONPATH=tests/typing $(BIN)/python benchmarks/readme.py
