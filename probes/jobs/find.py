@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,9 @@ from ddp_assist.probes.network.holder import is_launcher, is_torch, launches, sh
 GROUP_THREADS = ("pt_tcpstore", "pt_gloo", "gloo_", "pt_nccl")
 """Threads that only a process has which joined a store or a group, or hosts one."""
 WORKERS = ("pt_data_", "pt_inductor")
+AS_GOOD = 10.0
+"""Seconds for which what one scan read of a process need not be read again by the next."""
+MOST_KEPT = 4096
 NEVER = ("resource_tracker", "forkserver", "semaphore_tracker")
 
 
@@ -86,6 +90,22 @@ def family(job: Job, processes: Processes) -> set[int]:
     return pids
 
 
+_ENVIRONS: dict[int, tuple[int, tuple[str, ...], float, Mapping[str, str] | None]] = {}
+"""Of the last scans; what execs meanwhile has another command line."""
+
+
+def _environ(process: Process, argv: tuple[str, ...]) -> Mapping[str, str] | None:
+    now = time.monotonic()
+    known = _ENVIRONS.get(process.pid)
+    if known is not None and known[:2] == (process.started, argv) and now - known[2] < AS_GOOD:
+        return known[3]
+    found = process.environ
+    if len(_ENVIRONS) > MOST_KEPT:
+        _ENVIRONS.clear()
+    _ENVIRONS[process.pid] = (process.started, argv, now, found)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Tree:
     """All processes, and what was read of them: each file once."""
@@ -104,7 +124,7 @@ class _Tree:
 
     def env(self, process: Process) -> Mapping[str, str]:
         if process.pid not in self.envs:
-            self.envs[process.pid] = process.environ
+            self.envs[process.pid] = _environ(process, self.argv(process))
         return self.envs[process.pid] or {}
 
     def in_group(self, process: Process) -> bool:

@@ -31,6 +31,8 @@ class Scene:
     doing: tuple[Doing, ...]
     at: Mapping[int, Stack] = field(default_factory=dict)
     refused: Mapping[int, str] = field(default_factory=dict)
+    quiet: float | None = field(init=False, default=None)
+    """Seconds since anything went between ranks that wait; None where nothing tells."""
 
     def stack(self, doing: Doing) -> Stack | None:
         return self.at.get(doing.rank.process.pid)
@@ -44,12 +46,11 @@ class Scene:
         """Ranks in a call that needs the others."""
         return [d for d in self.alive if d.waits and d.rests]
 
-    @property
-    def quiet(self) -> float | None:
-        """Seconds since anything went between ranks that wait; None where nothing tells."""
+    def __post_init__(self) -> None:
+        """Asked for many times, and each time of every connection."""
         spans = [d.wires.quiet if d.wires.peers else d.wires.store_quiet for d in self.waiting]
         known = [span for span in spans if span is not None]
-        return min(known) if known else None
+        object.__setattr__(self, "quiet", min(known) if known else None)
 
     @property
     def is_calm(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ddp_assist.probes.host.processes import Process, look, read
-from ddp_assist.probes.jobs.find import GROUP_THREADS
+from ddp_assist.probes.jobs.find import AS_GOOD, GROUP_THREADS, MOST_KEPT
 from ddp_assist.probes.jobs.ranks import Job, Rank
 from ddp_assist.probes.network.sockets import Socket, tcp
 
@@ -202,22 +202,51 @@ def _wires(job: Job, own: Sequence[Socket] | None) -> Wires:
 
 def _sockets(pid: int, sockets: Mapping[int, Socket]) -> list[Socket] | None:
     """The sockets that this process has open, or None where we may not look."""
-    found: list[Socket] = []
+    inodes = _inodes(pid, sockets)
+    return None if inodes is None else [sockets[i] for i in inodes if i in sockets]
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The sockets among a process's open files, and how many files those were."""
+
+    count: int
+    inodes: tuple[int, ...]
+    read_at: float
+
+
+_FILES: dict[int, _Files] = {}
+"""Of the last scans: to read every link of every rank anew is most of what a rescan costs."""
+
+
+def _inodes(pid: int, sockets: Mapping[int, Socket]) -> tuple[int, ...] | None:
     folder = f"/proc/{pid}/fd"
+    now = time.monotonic()
     try:
-        names = os.listdir(folder)
+        count = os.stat(folder).st_size  # from Linux 6.2 on; 0 before
+        known = _FILES.get(pid)
+        if (
+            known is not None and count == known.count != 0 and now - known.read_at < AS_GOOD
+            and all(inode in sockets for inode in known.inodes)
+        ):  # fmt: skip
+            return known.inodes
+        links = [_link(f"{folder}/{name}") for name in os.listdir(folder)]
     except OSError:
+        _FILES.pop(pid, None)
         return None
-    for name in names:
-        try:
-            where = os.readlink(f"{folder}/{name}")
-        except OSError:
-            continue
-        if where.startswith("socket:["):
-            known = sockets.get(int(where[8:-1]))
-            if known is not None:
-                found.append(known)
-    return found
+    inodes = tuple(int(link[8:-1]) for link in links if link.startswith("socket:["))
+    mine = tuple(inode for inode in inodes if inode in sockets)
+    if len(_FILES) > MOST_KEPT:
+        _FILES.clear()
+    _FILES[pid] = _Files(count, mine, now)
+    return mine
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 class _Frozen:

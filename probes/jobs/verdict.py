@@ -173,13 +173,13 @@ def _code(pid: int) -> int | None:
 def _ended(scene: Scene) -> Iterator[Finding]:
     """Ranks that ended while others go on."""
     gone = [d for d in scene.doing if d.state in ("zombie", "gone")]
-    named_gone = {d.rank.process.pid: d.rank.rank for d in gone}
+    ended = {d.rank.process.pid: d.rank.rank for d in gone}
+    dead = [p.pid for p in scene.job.dead if p.pid not in ended]
     absent = scene.job.missing
-    dead = [p.pid for p in scene.job.dead if p.pid not in named_gone]
-    for place, pid in enumerate([*named_gone, *dead]):
-        number = named_gone.get(pid)
-        if number is None and len(absent) == len(dead):
-            number = absent[place - len(named_gone)]
+    # As many corpses as ranks that lack: in the order in which they were started.
+    numbers = absent if len(absent) == len(dead) else [None] * len(dead)
+    ended |= dict(zip(dead, numbers, strict=True))
+    for pid, number in ended.items():
         code = _code(pid)
         who = f"rank {number if number is not None else '?'} (pid {pid})"
         data = {"rank": number, "pid": pid, "code": code}

@@ -6,8 +6,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -30,8 +30,7 @@ INFO = 2
 """The attribute that carries the kernel's tcp_info."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """What went over a connection, and how long ago; nobody's data is looked at."""
 
     sent_ago: float
@@ -47,8 +46,7 @@ class Traffic:
         return min(self.sent_ago, self.received_ago)
 
 
-@dataclass(frozen=True, slots=True)
-class Socket:
+class Socket(NamedTuple):
     """One TCP socket. `inode` 0 means that no process owns it any more (TIME_WAIT)."""
 
     state: State
@@ -112,7 +110,7 @@ def _diag(
                 data = link.recv(1 << 18)
                 at = 0
                 while at + 16 <= len(data):
-                    length, kind = struct.unpack_from("=IH", data, at)
+                    length, kind = _HEAD.unpack_from(data, at)
                     if kind == DONE:
                         return
                     if kind == ERROR:
@@ -132,12 +130,17 @@ def _only(port: int) -> bytes:
     return struct.pack("=HH", 4 + len(code), BYTECODE) + code
 
 
+_HEAD, _ATTRIBUTE = struct.Struct("=IH"), struct.Struct("=HH")
+_PORTS, _NUMBERS = struct.Struct("!HH"), struct.Struct("=IIII")
+_AGO, _BYTES = struct.Struct("=III"), struct.Struct("=QQ")
+
+
 def _message(family: int, size: int, data: bytes, at: int, end: int) -> Socket:
     state = data[at + 1]
-    port, peer_port = struct.unpack_from("!HH", data, at + 4)
+    port, peer_port = _PORTS.unpack_from(data, at + 4)
     host = _address(family, data[at + 8 : at + 8 + size])
     peer = _address(family, data[at + 24 : at + 24 + size])
-    reading, writing, uid, inode = struct.unpack_from("=IIII", data, at + 56)
+    reading, writing, uid, inode = _NUMBERS.unpack_from(data, at + 56)
     # A socket that is closed or (from Linux 6.8) "bound inactive" only sits on its port.
     name = STATES[state - 1] if 0 < state <= len(STATES) else "bound"
     traffic = _traffic(data, at + 72, end)
@@ -147,15 +150,16 @@ def _message(family: int, size: int, data: bytes, at: int, end: int) -> Socket:
 def _traffic(data: bytes, at: int, end: int) -> Traffic | None:
     """The tcp_info among a message's attributes; older kernels send a shorter one."""
     while at + 4 <= end:
-        length, kind = struct.unpack_from("=HH", data, at)
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
         if kind == INFO and length >= 4 + 136:
-            sent, _, received = struct.unpack_from("=III", data, at + 4 + 44)
-            acked, got = struct.unpack_from("=QQ", data, at + 4 + 120)
+            sent, _, received = _AGO.unpack_from(data, at + 4 + 44)
+            acked, got = _BYTES.unpack_from(data, at + 4 + 120)
             return Traffic(sent / 1000, received / 1000, acked, got, data[at + 4 + 2])
         at += max(4, (length + 3) & ~3)
     return None
 
 
+@lru_cache(4096)  # a host has few addresses and many sockets
 def _address(family: int, raw: bytes) -> str:
     if family == socket.AF_INET6 and raw.startswith(MAPPED):
         return socket.inet_ntop(socket.AF_INET, raw[12:])

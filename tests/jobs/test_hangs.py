@@ -287,7 +287,7 @@ def test_a_rank_of_eight_that_ends_well_before_it_joins(gang) -> None:  # type: 
     """Torchrun started it, so it is not one that was never started."""
     gang.torchrun(EARLY, 8)
     found = gang.shows("rank-left-early")
-    assert found.data["missing"] == [5]
+    assert found.data["rank"] == 5
     assert first_cause(gang.children[0].pid) == "worker-crashed-first"
 
 

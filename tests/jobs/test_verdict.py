@@ -210,3 +210,11 @@ def test_a_rank_that_torchrun_started_and_that_is_gone_ended_well() -> None:
         found = {f.outcome for f in judge(replace(scene, doing=doing), still=True)}
         assert ("rank-left-early" if kind == "before" else "rank-left") in found
         assert "rank-missing" not in found
+
+
+def test_a_rank_that_is_gone_and_never_had_a_number() -> None:
+    scene = scene_of([None, waits("barrier")], ["gone", "in-collective"], 2, 60.0)
+    nameless = replace(scene.doing[0], rank=replace(scene.doing[0].rank, rank=None))
+    scene.job.ranks[0] = nameless.rank
+    found = judge(replace(scene, doing=(nameless, scene.doing[1])), still=True)
+    assert any("rank ? (pid" in f.sentence for f in found if f.outcome.startswith("rank-left"))
