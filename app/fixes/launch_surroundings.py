@@ -91,6 +91,9 @@ def set_env(situation: Situation) -> Fix | None:
 
 def _missing(situation: Situation) -> set[str]:
     said = situation.value("missing") or situation.value("variables") or situation.value("variable")
+    if situation.cause == "missing-env":
+        own = (f.data.get("missing") or f.data.get("names") for f in situation.speaks_for)
+        said = next((names for names in own if names), None)
     if isinstance(said, str):
         return {said}
     return {str(name) for name in said} if isinstance(said, (list, tuple, Mapping)) else set()

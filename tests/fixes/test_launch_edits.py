@@ -185,6 +185,8 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      {"variable": "GLOO_SOCKET_IFNAME"}),
     ("set-env", "python t.py", "MASTER_ADDR=127.0.0.1 MASTER_PORT=23456 python t.py",
      {"missing": ["MASTER_ADDR", "MASTER_PORT"]}),
+    ("set-env", "python t.py", "MASTER_ADDR=127.0.0.1 MASTER_PORT=23456 python t.py",
+     {"names": ["MASTER_ADDR", "MASTER_PORT"], "cause": "missing-env"}),
     ("set-env", "MASTER_ADDR=h nohup python t.py",
      "MASTER_ADDR=h nohup env MASTER_PORT=23456 python t.py", {"missing": ["MASTER_PORT"]}),
     ("set-interface", "RANK=1 on h1 python t.py",
@@ -273,6 +275,7 @@ NOTHING: list[tuple[str, str, dict[str, Any]]] = [
     ("lower-nproc", "torchrun --nproc-per-node=2 t.py", {"visible": 4}),
     ("unset-env", "torchrun t.py", {"variables": {"PET_NNODES": "2"}}),
     ("set-env", "python t.py", {"missing": ["RANK", "MASTER_PORT"]}),
+    ("set-env", "python t.py", {"names": ["MASTER_ADDR"], "cause": "shape-mismatch"}),
     ("drop-flag", "torchrun t.py", {}),
     ("srun", "torchrun t.py", {}),
 ]

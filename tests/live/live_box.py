@@ -90,7 +90,13 @@ class Box:
     ) -> subprocess.CompletedProcess[str]:
         """A command to its end; one that takes too long is ended, and its code is 124."""
         process = self.start("timeout", "-k", "5", str(timeout), *command, user=user, env=env)
-        out, err = process.communicate(timeout=timeout + 60)
+        try:
+            out, err = process.communicate(timeout=timeout + 15)
+        except subprocess.TimeoutExpired as late:
+            process.kill()  # what it started keeps the pipes open, and ends with the box
+            said = (late.stdout or b"", late.stderr or b"")
+            out, err = (s if isinstance(s, str) else s.decode(errors="replace") for s in said)
+            return subprocess.CompletedProcess(command, 124, out, err)
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def start(

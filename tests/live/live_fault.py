@@ -28,6 +28,10 @@ wait_port() {
   for i in $(seq 400); do (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null && return; sleep 0.05; done
   echo "nothing came up on port $1" >&2; return 1
 }
+wait_line() {
+  for i in $(seq 400); do grep -q "$1" "$2" 2>/dev/null && return; sleep 0.1; done
+  echo "$2 never said $1" >&2; return 1
+}
 """
 
 
