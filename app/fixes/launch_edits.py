@@ -23,6 +23,7 @@ BUILDERS: Mapping[str, Builder] = {
     "same-nnodes": ranks.same_nnodes,
     "distinct-node-ranks": ranks.distinct_node_ranks,
     "use-torchrun": ranks.use_torchrun,
+    "every-process": ranks.every_process,
     "lower-nproc": ranks.lower_nproc,
     "start-all-ranks": ranks.start_all_ranks,
     "match-world-size": ranks.match_world_size,

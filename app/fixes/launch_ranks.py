@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ddp_assist.app.fixes.launch_words import (
     PLAIN,
+    add_flag,
     as_fix,
     before,
     drop_option,
@@ -120,6 +121,23 @@ def use_torchrun(situation: Situation) -> Fix | None:
         situation, title, edited(situation, rule),
         trial={"backend": "gloo", "nproc": min(ranks, 8)},
         why="torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each rank",
+    )  # fmt: skip
+
+
+def every_process(situation: Situation) -> Fix | None:
+    """Accelerate told to start all its processes, which without GPUs it otherwise does not."""
+    if not situation.value("once"):
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.launcher == "accelerate" and not plan.option("multi-gpu"):
+            yield from drop_option(launch, plan, "cpu")
+            yield add_flag(plan, "multi_gpu")
+
+    launch = edited(situation, rule)
+    return as_fix(
+        situation, "let accelerate start every process (--multi_gpu works without GPUs too)",
+        launch, trial=launch and meeting(situation, launch),
     )  # fmt: skip
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
 from ddp_assist.probes.launch.judging import PLAIN, rank, say
+from ddp_assist.probes.launch.launchers import accelerate_config
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target
 
 LARGEST = 1 << 20
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
+OF_RANKS = ("RANK", "WORLD_SIZE")
+_STARTS_ALL = (
+    "multi-gpu",
+    "use-fsdp",
+    "use-deepspeed",
+    "use-megatron-lm",
+    "use-parallelism-config",
+    "tpu",
+    "mpirun-hostfile",
+    "config-file",
+)
+"""With one of these accelerate starts every process, or somebody else does."""
 DASHED = (2, 0)
 """From this torch on `torch.distributed.launch` passes --local-rank, before it --local_rank."""
 
@@ -27,6 +41,27 @@ def missing(target: Target) -> Iterator[Finding]:
         if asks and not any(word in text for word in (*names, "import_module", "runpy")):
             sentence = f"RANK is set, but {' and '.join(names)} is not, and the script sets none"
             yield say(target, plan, "missing-env", sentence, missing=names)
+    for plan in target.plans:
+        text = source(plan) if _starts_one(plan, target) else ""
+        asks = re.search(r"\binit_process_group\((?![^)]*\brank\s*=)", text)
+        if asks and "Accelerator(" not in text:
+            sentence = (
+                "accelerate starts its processes only for GPUs, or told --multi_gpu: here it"
+                " runs the script once, without RANK and WORLD_SIZE"
+            )
+            yield say(target, plan, "missing-env", sentence, missing=list(OF_RANKS), once=True)
+
+
+def _starts_one(plan: LaunchPlan, target: Target) -> bool:
+    """Whether accelerate, asked for several processes, runs the script once."""
+    if plan.launcher != "accelerate" or any(plan.option(name) for name in _STARTS_ALL):
+        return False
+    if not isinstance(plan.nproc, int) or plan.nproc < 2:
+        return False
+    if plan.option("cpu"):
+        return True
+    configured = accelerate_config(None, plan.environment(target.env))
+    return not configured and not os.path.exists("/proc/driver/nvidia")
 
 
 def local_rank(target: Target) -> Iterator[Finding]:

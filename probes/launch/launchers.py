@@ -213,7 +213,7 @@ def _elastic(given: Mapping[str, Option], env: Mapping[str, str]) -> dict[str, A
 
 
 def _accelerate(given: Mapping[str, Option], env: Mapping[str, str]) -> dict[str, Any]:
-    config = _config(given.get("config-file"), env)
+    config = accelerate_config(given.get("config-file"), env)
 
     def say(name: str) -> str | None:
         if name in given:
@@ -233,7 +233,7 @@ def _accelerate(given: Mapping[str, Option], env: Mapping[str, str]) -> dict[str
     }
 
 
-def _config(option: Option | None, env: Mapping[str, str]) -> dict[str, str]:
+def accelerate_config(option: Option | None, env: Mapping[str, str]) -> dict[str, str]:
     """The plain `key: value` lines of accelerate's configuration file."""
     home = env.get("HF_HOME") or os.path.join(
         env.get("XDG_CACHE_HOME") or os.path.join(env.get("HOME", "/"), ".cache"), "huggingface"

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
+from ddp_assist.probes.host.processes import snapshot
+from ddp_assist.probes.jobs.job import job_of
+from ddp_assist.probes.launch.accelerate import steps_aside
 from ddp_assist.probes.model import Endpoint, Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network import store
 from ddp_assist.probes.network.endpoints import DEFAULT_PORT, launch_user, to_host
@@ -80,7 +83,11 @@ def look(target: Target) -> Iterator[Finding]:
         if endpoint.port in seen or not to_host(target, endpoint):
             continue
         seen.add(endpoint.port)
-        yield _port(target, endpoint)
+        found = _port(target, endpoint)
+        if found.outcome.startswith("held-by-") and steps_aside(target.plan, target.env):
+            sentence = f"{found.sentence}; accelerate takes another port by itself"
+            found = replace(found, outcome="default-taken", sentence=sentence)
+        yield found
 
 
 def _port(target: Target, endpoint: Endpoint) -> Finding:
@@ -284,12 +291,14 @@ def _dial(sock: Socket) -> str:
 
 
 def _same_job(pid: int, holder: Holder) -> bool:
-    return pid == holder.pid or pid in holder.ancestors or _shares_launcher(pid, holder)
+    """Whether the holder is a rank of the job looked at, or above it; a shell may start each."""
+    if pid == holder.pid or pid in holder.ancestors or _shares_launcher(pid, holder):
+        return True
+    job = job_of(pid)
+    return job is not None and holder.pid in job.pids
 
 
 def _shares_launcher(pid: int, holder: Holder) -> bool:
-    from ddp_assist.probes.host.processes import snapshot
-
     above = {p.pid for p in snapshot().ancestors(pid)} - {1}
     return holder.pid in above or any(
         a in above for a in holder.ancestors[:1] if a != 1 and holder.is_torch

@@ -160,6 +160,8 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      "env -u SLURM_NTASKS -u SLURM_PROCID"
      " python -m torch.distributed.run --standalone --nproc-per-node=3 t.py",
      {"cause": "slurm-plan-mismatch", "env": {"SLURM_PROCID": "0", "SLURM_NTASKS": "3"}}),
+    ("every-process", "accelerate launch --cpu --num_processes 2 t.py",
+     "accelerate launch --multi_gpu --num_processes 2 t.py", {"once": True}),
     ("lower-nproc", "torchrun --nproc-per-node=8 t.py", "torchrun --nproc-per-node=2 t.py",
      {"visible": 2}),
     ("lower-nproc", "accelerate launch --num_processes=8 t.py",
@@ -269,6 +271,7 @@ NOTHING: list[tuple[str, str, dict[str, Any]]] = [
     ("same-nnodes", "torchrun --nnodes=2 t.py", {}),
     ("distinct-node-ranks", "torchrun --nnodes=2 --node-rank=0 --master-addr=h t.py", {}),
     ("use-torchrun", "torchrun t.py", {}),
+    ("every-process", "accelerate launch --num_processes 2 t.py", {}),
     ("use-torchrun", "python -c 'print(1)'", {}),
     ("start-all-ranks", "RANK=0 WORLD_SIZE=2 python t.py", {}),
     ("start-all-ranks", "for r in $X; do RANK=$r WORLD_SIZE=2 python t.py & done", {}),
