@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import replace
 
 from ddp_assist.probes.host.processes import snapshot
-from ddp_assist.probes.jobs.job import job_of
 from ddp_assist.probes.launch.accelerate import steps_aside
 from ddp_assist.probes.model import Endpoint, Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network import store
@@ -294,6 +293,8 @@ def _same_job(pid: int, holder: Holder) -> bool:
     """Whether the holder is a rank of the job looked at, or above it; a shell may start each."""
     if pid == holder.pid or pid in holder.ancestors or _shares_launcher(pid, holder):
         return True
+    from ddp_assist.probes.jobs.job import job_of  # stays here: nodes are asked about no job
+
     job = job_of(pid)
     return job is not None and holder.pid in job.pids
 
