@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,17 @@ def test_mistakes_are_named_where_they_are(case: dict[str, Any], tmp_path: Path)
         - set(case.get("also", ()))
     )
     assert not others, [f.sentence for f in found]
+
+
+def test_accelerates_own_scripts_are_not_blamed() -> None:
+    scripts = pytest.importorskip("accelerate.test_utils").__path__[0]
+    read = 0
+    for path in Path(scripts).glob("scripts/**/*.py"):
+        plan = LaunchPlan("accelerate", nproc=2, script=str(path), cwd=path.parent)
+        relative = re.search(r"^from \.", path.read_text(encoding="utf-8"), re.M)
+        if relative or path.name == "__init__.py":
+            continue
+        found = look(Target(plan=plan, env={}, cwd=path.parent))
+        assert not [f.sentence for f in found if OUTCOMES.get(f.outcome, "bad") == "bad"], path
+        read += 1
+    assert read > 5
