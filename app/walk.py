@@ -65,7 +65,7 @@ def rank(
         cause.against = _distinct(
             [f for f in ruled_out.get(cause.cause, {}).values() if f not in cause.speaks_for]
         )
-    _give_way(tree, best.values())
+    _give_way(tree, best.values(), weights)
     ranked = sorted(best.values(), key=_strength)
     _hide(tree, ranked)
     return sorted(ranked, key=lambda r: (r.hidden_by is not None, *_strength(r)))
@@ -84,22 +84,29 @@ def ruled_out(tree: Tree, ranked: Sequence[Ranked]) -> dict[str, Finding]:
     return found
 
 
-def _give_way(tree: Tree, causes: Iterable[Ranked]) -> None:
-    """A rank that failed "of its own" did so of what its last line is known for."""
+def _give_way(tree: Tree, causes: Iterable[Ranked], weights: Mapping[str, Weight]) -> None:
+    """A rank that failed "of its own" did so of what its last line is known for.
+
+    Where nothing was seen of how it failed, any known failure is a better guess.
+    """
     every = list(causes)
+    others = [r for r in every if not tree.pages[r.cause].gives_way]
     for r in every:
-        if not tree.pages[r.cause].gives_way or r.certainty == "certain":
+        if r in others or r.certainty == "certain":
             continue
         own = {f.key for f in r.speaks_for}
         stories = [f.data for f in r.speaks_for if f.probe == "story"]
         spots = {(data.get("file"), data.get("line")) for data in stories}
         known = {f"log.{id}" for data in stories for id in data.get("known_as", ())}
+        by_elimination = not any(p.how == "seen" for p in r.path)
+        elsewhere = [
+            f for other in others for f in other.speaks_for if f.probe == "log" and f.key not in own
+        ]
         r.gave_way = any(
-            f.key in known - own
-            or (f.probe == "log" and f.key not in own and _spot(f) in spots)
-            for other in every
-            if not tree.pages[other.cause].gives_way
-            for f in other.speaks_for
+            f.key in known
+            or _spot(f) in spots
+            or (by_elimination and weights.get(f.key) == "bad")
+            for f in elsewhere
         )
         if r.gave_way:
             r.certainty = "possible"
