@@ -52,7 +52,10 @@ def shadows(folder: Path) -> Iterator[tuple[str, Path, bool]]:
         return
     if (folder / "site.py").exists() and (folder / "os.py").exists():
         return  # this is a standard library itself
-    installed = {"site-packages", "dist-packages"} & set(folder.parts)
+    # `pip install --target` makes a folder like site-packages, under any name.
+    installed = {"site-packages", "dist-packages"} & set(folder.parts) or any(
+        entry.name.endswith(".dist-info") for entry in entries
+    )
     for entry in entries:
         name, dot, suffix = entry.name.partition(".")
         is_module = dot and suffix in ("py", "pyc", "so")
@@ -68,5 +71,5 @@ def shadows(folder: Path) -> Iterator[tuple[str, Path, bool]]:
 
 def _is_real(package: Path) -> bool:
     """Whether this is the library itself, put on PYTHONPATH by somebody who means it."""
-    beside = any(package.parent.glob(f"{package.name}-*.*-info"))
-    return beside or (package / "version.py").is_file()
+    egg = any(package.parent.glob(f"{package.name}-*.egg-info"))
+    return egg or (package / "version.py").is_file()

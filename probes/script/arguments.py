@@ -38,6 +38,15 @@ def arguments(
     return {dest_of(c): Value(const=_agreed(c, lines)) for c in options}
 
 
+def word(place: object, lines: Sequence[Sequence[str]]) -> Any:
+    """A word of `sys.argv`, where all commands say the same; a number may be who somebody is."""
+    if not isinstance(place, int) or not all(0 < place <= len(words) for words in lines):
+        return UNKNOWN
+    found = {words[place - 1] for words in lines}
+    text = found.pop() if len(found) == 1 else ""
+    return text if text and not text.isdigit() and not _UNCLEAR.search(text) else UNKNOWN
+
+
 def _agreed(call: Call, lines: Sequence[Sequence[str]]) -> Any:
     first, *others = [_value(call, words) for words in lines]
     return first if all(o is first or o == first for o in others) else UNKNOWN

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ddp_assist.probes.script import known
+from ddp_assist.probes.script.arguments import word
 from ddp_assist.probes.script.constants import quiet
 from ddp_assist.probes.script.value import (
     UNKNOWN,
@@ -126,7 +127,8 @@ def of_subscript(evaluate: Evaluator, node: ast.Subscript) -> Value:
             return chosen(owner.items[key.const], key)
         return owner.items[0] if owner.items else Value()
     if owner.kind == "sys.argv":
-        return Value(role=f"argv:{key.const}", of=frozenset({"argv"}))
+        said = word(key.const, evaluate.tracer.settings.arguments)
+        return Value(const=said, role=f"argv:{key.const}", of=frozenset({"argv"}))
     of = owner.of | key.of
     if key.const in ("local_rank", "rank", "world_size"):
         return replace(_by_name(evaluate, str(key.const), owner), kind="")

@@ -255,4 +255,10 @@ def test_packages_shadow_too_but_installed_ones_do_not(tmp_path: Path) -> None:
     (site / "numpy.py").touch()
     (site / "queue.py").touch()
     assert [name for name, _, _ in shadows(site)] == ["queue"]
+    target = tmp_path / "target"
+    (target / "pyyaml-6.0.dist-info").mkdir(parents=True)
+    (target / "yaml").mkdir()
+    for name in ("typing_extensions.py", "yaml/__init__.py", "queue.py"):
+        (target / name).touch()
+    assert [name for name, _, _ in shadows(target)] == ["queue"]
     assert list(shadows(tmp_path / "none")) == []
