@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -117,3 +118,10 @@ def test_fixes_that_pages_name_are_there() -> None:
     known = set(builders())
     named = {fix for page in load().pages.values() for fix in page.fixes}
     assert named - known == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/screens.md", "docs/proof.md"])
+def test_what_a_page_links_to_is_there(page: str) -> None:
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
