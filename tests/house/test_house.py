@@ -120,7 +120,10 @@ def test_fixes_that_pages_name_are_there() -> None:
     assert named - known == set()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/screens.md", "docs/proof.md"])
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/screens.md", "docs/proof.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_links_to_is_there(page: str) -> None:
     path = ROOT / page
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
