@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -394,3 +395,37 @@ def test_debug_servers_of_live_ranks_tell_who_is_behind_and_only_with_a_yes(gang
     assert [(f["outcome"], f["data"]["rank"]) for f in behind] == [("rank-behind", 1)]
     assert "debug server of rank 1" in json.dumps(behind)
     assert said["causes"][0]["id"] == "uneven-inputs"
+
+
+@pytest.mark.needs("root", "namespaces")
+def test_ranks_in_containers_each_with_pids_of_its_own(gang) -> None:  # type: ignore[no-untyped-def]
+    """Every rank is pid 1 or 2 to itself; the host names them by its own numbers."""
+    gang.before = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    gang.ranks(HANDLE, 2)
+    found = gang.shows("behind")
+    assert found.data["rank"] == 1
+    pids = {r.rank: r.process.pid for r in gang.job.ranks}
+    assert len(set(pids.values())) == 2 and min(pids.values()) > 2
+
+
+@pytest.mark.needs("root", "namespaces")
+def test_where_hidepid_hides_others_nothing_is_claimed_of_their_jobs(gang) -> None:  # type: ignore[no-untyped-def]
+    gang.ranks(HANDLE, 2)
+    gang.shows("behind")
+    mine = {child.pid for child in gang.children}
+    seen = {}
+    for hidden in ("0", "2"):
+        look = (
+            f"mount -t proc -o hidepid={hidden} proc /proc && exec setpriv --reuid 65534"
+            " --regid 65534 --clear-groups --inh-caps +dac_read_search"
+            " --ambient-caps +dac_read_search env HOME=/nonexistent"
+            f" {sys.executable} -m ddp_assist jobs --json"
+        )
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", look], capture_output=True, text=True, check=False,
+            timeout=60,
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stderr
+        jobs = json.loads(done.stdout)["jobs"]
+        seen[hidden] = {r["pid"] for job in jobs for r in job["ranks"]} & mine
+    assert seen == {"0": mine, "2": set()}
