@@ -292,24 +292,6 @@ def test_a_rank_of_eight_that_ends_well_before_it_joins(gang) -> None:  # type: 
     assert first_cause(gang.children[0].pid) == "worker-crashed-first"
 
 
-THREADED = JOIN + """
-def train():
-    if rank == 1:
-        threading.Event().wait()
-    dist.all_reduce(x)
-thread = threading.Thread(target=train)
-thread.start()
-thread.join()
-"""
-
-
-def test_a_rank_that_trains_in_a_thread(gang) -> None:  # type: ignore[no-untyped-def]
-    gang.ranks(THREADED, 2)
-    found = gang.shows("busy-alone")
-    assert found.data["rank"] == 1
-    assert "in train (parted by 'if rank == 1:')" in found.sentence
-
-
 def test_two_hosts_of_one_job(gang, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Each rank in a network of its own, as on two hosts; here both are seen."""
     if os.geteuid() != 0:
