@@ -14,6 +14,8 @@ from ddp_assist.probes.script import (
     groups,
     meeting,
     ranks,
+    rounds,
+    starts,
     store_use,
     stores,
 )
@@ -25,12 +27,14 @@ CHECKS: tuple[Check, ...] = tuple(
     chain(
         code.CHECKS,
         meeting.CHECKS,
+        starts.CHECKS,
         groups.CHECKS,
         stores.CHECKS,
         store_use.CHECKS,
         children.CHECKS,
         forks.CHECKS,
         ranks.CHECKS,
+        rounds.CHECKS,
         devices.CHECKS,
     )
 )

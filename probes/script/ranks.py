@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 from ddp_assist.probes.model import Finding
-from ddp_assist.probes.script.facts import INIT, Gang, ScriptFacts
+from ddp_assist.probes.script.facts import INIT, ScriptFacts
 from ddp_assist.probes.script.known import COLLECTIVES
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Class, Function, Instance, Value
 
-_DDP = "torch.nn.parallel.DistributedDataParallel"
+DDP = "torch.nn.parallel.DistributedDataParallel"
 _GROUP = "torch.distributed.new_group"
 _MAKES = re.compile(r"^torch\.(ones|zeros|tensor|rand|randn|full|empty|arange|randint|eye)$")
 
@@ -155,7 +155,7 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
         if gang.many is False:
             continue
         first, second = gang.streams[0], gang.streams[-1]
-        wrapped = any(c.name == _DDP for c in first)
+        wrapped = any(c.name == DDP for c in first)
         twins = {id(c.node): c for c in second}
         for call in first:
             twin = twins.get(id(call.node))
@@ -168,7 +168,7 @@ def sizes(facts: ScriptFacts) -> Iterator[Finding]:
                     *zip(call.args, twin.args, strict=False),
                     *((v, twin.kwargs[k]) for k, v in call.kwargs.items() if k in twin.kwargs),
                 ]
-                differs = [a for a, b in pairs if _differs(a, b)]
+                differs = [a for a, b in pairs if differs_by_rank(a, b)]
                 if differs:
                     sentence = (
                         f"{call.name.rpartition('.')[2]} is built with another size on "
@@ -216,26 +216,12 @@ def _named(call: Call, twin: Call) -> list[str]:
     found = []
     for node, here, there in zip(args, call.args, twin.args, strict=False):
         numbers = isinstance(here.const, int) and isinstance(there.const, int)
-        if isinstance(node, ast.Name) and numbers and _differs(here, there):
+        if isinstance(node, ast.Name) and numbers and differs_by_rank(here, there):
             found.append(node.id)
     return found
 
 
-def _wrapped_in(gang: Gang, loop: ast.AST) -> str:
-    """The name of the DDP model that a loop calls, where nothing else in it needs all ranks."""
-    inside = _inside(gang, loop)
-    if collectives(tuple(inside)):
-        return ""
-    for call in inside:
-        if call.name.startswith(f"{_DDP}()") and isinstance(call.node, ast.Call):
-            func = call.node.func
-            if isinstance(func, ast.Name | ast.Attribute) and call.node in ast.walk(loop):
-                name = call.source.code(func)
-                return name if name.count(".") <= 1 else ""
-    return ""
-
-
-def _differs(first: Value, second: Value) -> bool:
+def differs_by_rank(first: Value, second: Value) -> bool:
     return (
         first.known
         and second.known
@@ -253,100 +239,12 @@ def _shape_differs(first: Call, second: Call) -> bool:
         return False
     count = 1 if last == "full" else len(first.args)
     return any(
-        _differs(a, b) for a, b in zip(first.args[:count], second.args, strict=False)
+        differs_by_rank(a, b) for a, b in zip(first.args[:count], second.args, strict=False)
     ) or any(
-        _differs(x, y)
+        differs_by_rank(x, y)
         for a, b in zip(first.args[:count], second.args, strict=False)
         for x, y in zip(a.items or [], b.items or [], strict=False)
     )
-
-
-def uneven(facts: ScriptFacts) -> Iterator[Finding]:
-    for gang in facts.gangs:
-        if gang.many is False or any("Join" in w.kind for c in gang.streams[0] for w in c.within):
-            continue
-        wrapped = any(c.name == _DDP for c in gang.streams[0])
-        loops = [
-            {id(c.node): c for c in stream if c.name == "for" and not c.stray}
-            for stream in gang.streams
-        ]
-        found = _bounded(gang)
-        if found is not None:
-            call, bounds, span = found
-            sentence = (
-                f"this loop runs up to another number in each rank ({bounds[0]} on one, "
-                f"{bounds[1]} on another): the one with fewer rounds leaves the others waiting"
-            )
-            yield at(call, "uneven-inputs", sentence, steps=bounds, bound_span=span)
-            return
-        for key, call in loops[0].items():
-            twin = loops[-1].get(key)
-            here, there = call.args[0], twin.args[0] if twin is not None else None
-            if (
-                there is None
-                or "rank" not in here.of | there.of
-                or not _together(gang, call.node, wrapped)
-            ):
-                continue
-            if here.count is not None and there.count is not None:
-                if here.count == there.count:
-                    continue
-                sentence = (
-                    f"the ranks take a different number of steps in this loop ({here.count} on "
-                    f"one, {there.count} on "
-                    "another): the one with fewer leaves the others waiting"
-                )
-                model = _wrapped_in(gang, call.node)
-                steps = [here.count, there.count]
-                yield at(call, "uneven-inputs", sentence, steps=steps, model=model)
-                return
-            if "shard" in here.of:
-                sentence = (
-                    "this loop runs over the rank's own share: where the shares are uneven, the "
-                    "rank "
-                    "with fewer steps leaves the others waiting"
-                )
-                model = _wrapped_in(gang, call.node)
-                yield at(call, "uneven-inputs-maybe", sentence, model=model)
-                return
-
-
-def _bounded(gang: Gang) -> tuple[Call, list[object], list[int] | None] | None:
-    """A while loop with collectives whose limit is another one in each rank."""
-    wrapped = any(c.name == _DDP for c in gang.streams[0])
-    twins = {id(c.node): c for c in gang.streams[-1] if c.name in ("while", "break")}
-    for call in gang.streams[0]:
-        twin = twins.get(id(call.node))
-        if call.name not in ("while", "break") or call.stray or twin is None:
-            continue
-        if len(call.args) != 3 or len(twin.args) != 3:
-            continue
-        test = call.node.test if isinstance(call.node, ast.While | ast.If) else None
-        parts = [test.left, *test.comparators] if isinstance(test, ast.Compare) else []
-        for at_index, (mine, other) in enumerate(zip(call.args[1:], twin.args[1:], strict=False)):
-            if _differs(mine, other) and _together(gang, _loop_of(call), wrapped):
-                span = place(call.source, parts[at_index]) if at_index < len(parts) else None
-                return call, [mine.const, other.const], span
-    return None
-
-
-def _loop_of(call: Call) -> ast.AST:
-    return call.loops[-1] if call.name == "break" else call.node
-
-
-def _together(gang: Gang, loop: ast.AST, wrapped: bool) -> bool:
-    """Whether the ranks need each other in the body of a loop."""
-    inside = _inside(gang, loop)
-    return bool(collectives(tuple(inside))) or (
-        wrapped and any(c.name.endswith(".backward") for c in inside)
-    )
-
-
-def _inside(gang: Gang, loop: ast.AST) -> list[Call]:
-    """What one rank does in the body of a loop."""
-    body = loop.body if isinstance(loop, ast.For | ast.While) else []
-    nodes = {id(n) for part in body for n in ast.walk(part)}
-    return [c for c in gang.streams[0] if any(id(n) in nodes for n in (*c.stack, c.node))]
 
 
 def busy(facts: ScriptFacts) -> Iterator[Finding]:
@@ -374,7 +272,7 @@ def busy(facts: ScriptFacts) -> Iterator[Finding]:
 
 def unused(facts: ScriptFacts) -> Iterator[Finding]:
     """Layers that forward never uses, in a model that DDP wraps."""
-    for call in facts.calls(_DDP):
+    for call in facts.calls(DDP):
         for option in ("find_unused_parameters", "static_graph"):
             value = call.get(option)
             if value is not None and value.const is not False:
@@ -472,7 +370,6 @@ CHECKS = (
     order,
     members_only,
     sizes,
-    uneven,
     busy,
     unused,
 )
