@@ -56,17 +56,9 @@ class Joined:
 
 def peek(host: str, port: int, world: int, lists: bool) -> Joined:
     """One connection. `lists`: the store's torch is new enough to list its keys."""
-    try:
-        with socket.create_connection((host, port), timeout=ANSWERS_WITHIN) as link:
-            ends = time.monotonic() + 2 * ANSWERS_WITHIN
-            link.sendall(VALIDATE + COUNT_KEYS)
-            (keys,) = struct.unpack("<q", _take(link, 8, ends))
-            if not 0 <= keys < 1 << 32:
-                raise NotAnswered("it is no torch store")
-            names = _listed(link, ends) if lists else _checked(link, world, ends)
-            count = _number(link, ends) if JOINED in names else None
-    except struct.error as why:
-        raise NotAnswered(str(why)) from why
+    with _store(host, port) as (link, ends, keys):
+        names = _listed(link, ends) if lists else _checked(link, world, ends)
+        count = _number(link, ends) if JOINED in names else None
     found = (KEY_OF_RANK.search(name) for name in names)
     nodes = sum(1 for name in names if KEY_OF_NODE.search(name))
     return Joined(keys, count, frozenset(int(m[1]) for m in found if m), nodes)
@@ -120,6 +112,20 @@ def _there(link: socket.socket, wanted: Sequence[str], ends: float) -> set[str]:
 
 def values(host: str, port: int, wanted: Sequence[str]) -> dict[str, str]:
     """What those of these keys hold that are there; a short text each."""
+    found: dict[str, str] = {}
+    with _store(host, port) as (link, ends, _):
+        for name in sorted(_there(link, wanted, ends)):
+            link.sendall(GET + _text(name))
+            (length,) = struct.unpack("<Q", _take(link, 8, ends))
+            if length > 1 << 12:
+                raise NotAnswered("a value is too long")
+            found[name] = _take(link, length, ends).decode("utf-8", "replace")
+    return found
+
+
+@contextlib.contextmanager
+def _store(host: str, port: int) -> Iterator[tuple[socket.socket, float, int]]:
+    """A connection to what answers as a store does, until when it serves, and its count of keys."""
     try:
         with socket.create_connection((host, port), timeout=ANSWERS_WITHIN) as link:
             ends = time.monotonic() + 2 * ANSWERS_WITHIN
@@ -127,14 +133,7 @@ def values(host: str, port: int, wanted: Sequence[str]) -> dict[str, str]:
             (keys,) = struct.unpack("<q", _take(link, 8, ends))
             if not 0 <= keys < 1 << 32:
                 raise NotAnswered("it is no torch store")
-            found: dict[str, str] = {}
-            for name in sorted(_there(link, wanted, ends)):
-                link.sendall(GET + _text(name))
-                (length,) = struct.unpack("<Q", _take(link, 8, ends))
-                if length > 1 << 12:
-                    raise NotAnswered("a value is too long")
-                found[name] = _take(link, length, ends).decode("utf-8", "replace")
-            return found
+            yield link, ends, keys
     except struct.error as why:
         raise NotAnswered(str(why)) from why
 
