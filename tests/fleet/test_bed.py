@@ -215,12 +215,9 @@ def test_a_killed_controller_leaves_nothing_on_any_node(bed: Nodes) -> None:
 def test_a_node_that_dies_in_the_middle_costs_only_its_own_answers(bed: Nodes) -> None:
     """Its shell and its program are killed at once, when the folder is there."""
     command = " ".join(ours("fleet", "--json", "-w", ALL, "--no-trial"))
-    agents = "ls -d /run/tmp/ddp-assist-node-*/ddp_assist >&2 && pgrep -u alice -f run_module"
-    done = bed.user(
-        "sh", "-c",
-        f"{command} & for i in $(seq 500); do p=$(ssh node4 '{agents}') && break; done;"
-        " ssh node4 kill -9 $p; wait",
-    )  # fmt: skip
+    kills = "until p=$(pgrep -u alice -f [r]un_module)"
+    kills += " && ls -d /run/tmp/ddp-assist-node-*/ddp_assist >&2; do sleep 0.02; done; kill -9 $p"
+    done = bed.user("sh", "-c", f"ssh node4 '{kills}' & {command}; wait")
     assert "/run/tmp/ddp-assist-node-" in done.stderr, "it was killed before it had a folder"
     result = json.loads(done.stdout)
     states = {n["node"]: n["state"] for n in result["nodes"]}
