@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis, conclude
-from ddp_assist.app.fixes.for_nodes import Agreement, for_all, in_one_piece, scripts
+from ddp_assist.app.fixes.for_nodes import Agreement, for_all
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.prove import MOST
 from ddp_assist.app.walk import Ranked
@@ -272,42 +272,3 @@ def _proven(
 
 def _main(launch: Launch | None) -> Any:
     return launch.main if launch is not None else None
-
-
-def files(fix: Fix, names: Sequence[str]) -> dict[str, str]:
-    """What `--out` holds beside the reports: each node's launch, and one that starts them all."""
-    if fix.launch is not None and in_one_piece(fix.launch):
-        return {"hostfile": "".join(f"{name}\n" for name in names)}
-    texts = scripts(fix.nodes)
-    found = {f"launch-{name}.sh": text for name, text in texts.items()}
-    listed = " ".join(names)
-    found["launch.sh"] = ON_EACH.format(nodes=listed)
-    found["hostfile"] = "".join(f"{name}\n" for name in names)
-    return found
-
-
-ON_EACH = """#!/usr/bin/env bash
-# On a node of the job: its part. Elsewhere, or with DDP_ASSIST_ALL=1: every part on its node.
-set -o pipefail
-here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
-for node in {nodes}; do
-  case "$(hostname)" in "$node"|"${{node%%.*}}"|"$node".*)
-    if [ -z "$DDP_ASSIST_ALL" ]; then exec bash "$here/launch-$node.sh"; fi ;;
-  esac
-done
-on() {{
-  if [ -n "$SLURM_JOB_ID" ] && command -v srun >/dev/null; then
-    srun --overlap -N1 -n1 -w "$1" bash -s
-  else
-    ssh "$1" bash -s
-  fi
-}}
-started=()
-for node in {nodes}; do
-  on "$node" <"$here/launch-$node.sh" 2>&1 | sed "s/^/$node: /" &
-  started+=($!)
-done
-code=0
-for one in "${{started[@]}}"; do wait "$one" || code=1; done
-exit $code
-"""

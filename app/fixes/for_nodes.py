@@ -104,6 +104,9 @@ def _options(
 ) -> Iterator[Edit]:
     if agreed.count is not None and plan.nnodes and plan.nnodes[1] != agreed.count:
         yield set_option(launch, plan, "nnodes", str(agreed.count))
+        if plan.launcher == "accelerate" and isinstance(plan.nproc, int):
+            # It counts the processes of all machines: each keeps as many as it has.
+            yield set_option(launch, plan, "nproc-per-node", str(plan.nproc * agreed.count))
     if agreed.ranks and plan.rdzv_backend not in AGREED and rank is not None:
         given = plan.option(option_name(plan, "node-rank"))
         if (plan.node_rank or 0) != rank or (given is not None and given.value is None):

@@ -133,6 +133,10 @@ def answer(
         sys.stdout.flush()
         try:
             write_all(out, diagnosis, fixes, result)
+            if cured:
+                from ddp_assist.app.hosts_written import write_for_nodes
+
+                write_for_nodes(out, cured, diagnosis.target.launch, names)
         except WriteFailed as why:
             raise Wrong(f"--out {out}: {why}") from why
     if allowed is not None:

@@ -11,11 +11,10 @@ from typing import Any
 from ddp_assist.app.cli import UNREADABLE, USAGE, Wrong
 from ddp_assist.app.diagnose import Diagnosis, Question, target_of
 from ddp_assist.app.export import write_all
-from ddp_assist.app.files import WriteFailed, write_private
-from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.files import WriteFailed
 from ddp_assist.app.fleet import Hosts, sentences
-from ddp_assist.app.hosts_cured import files
 from ddp_assist.app.hosts_drawn import summary
+from ddp_assist.app.hosts_written import write_for_nodes
 from ddp_assist.app.nodes import NodesUnclear, by_srun, nodes_of
 from ddp_assist.app.options import interpreter, launch_of, parser, split
 from ddp_assist.app.saying import as_text
@@ -75,20 +74,11 @@ def answer(hosts: Hosts, want_json: bool, out: Path | None) -> int:
 
 
 def write(out: Path, diagnosis: Diagnosis, hosts: Hosts) -> None:
-    fix = next((f for f in hosts.fixes if f.nodes), None)
     try:
         write_all(out, diagnosis, hosts.fixes, hosts.result)
-        for name, content in files(fix or _as_given(hosts), hosts.names).items():
-            write_private(out / name, content)
+        write_for_nodes(out, hosts.fixes, hosts.target.launch, hosts.names)
     except WriteFailed as why:
         raise Wrong(f"--out {out} can't be written: {why}") from why
-
-
-def _as_given(hosts: Hosts) -> Fix:
-    """Nothing is to be corrected: each node's launch is the one that was given."""
-    launch = hosts.target.launch
-    nodes = {} if launch is None else dict.fromkeys(hosts.names, launch)
-    return Fix("", "the launch as given", "command", launch=launch, nodes=nodes)
 
 
 def text(result: dict[str, Any]) -> list[str]:

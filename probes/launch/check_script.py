@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from ddp_assist.probes.launch.accelerate_config import config_path, configured
 from ddp_assist.probes.launch.judging import PLAIN, rank, say
-from ddp_assist.probes.launch.launchers import accelerate_config
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target
 
@@ -60,8 +60,8 @@ def _starts_one(plan: LaunchPlan, target: Target) -> bool:
         return False
     if plan.option("cpu"):
         return True
-    configured = accelerate_config(None, plan.environment(target.env))
-    return not configured and not os.path.exists("/proc/driver/nvidia")
+    config = config_path(None, plan.environment(target.env), plan.cwd)
+    return not configured(config) and not os.path.exists("/proc/driver/nvidia")
 
 
 def local_rank(target: Target) -> Iterator[Finding]:

@@ -385,7 +385,7 @@ class Reader:
         known = {n: v.value.text for n, v in state.env.items() if isinstance(v.value, Traced)}
         unclear = {n for n, v in state.env.items() if not isinstance(v.value, Traced)}
         seen = {k: v for k, v in state.user.items() if k not in state.unset | unclear} | known
-        fields = describe(start, state.words, seen)
+        fields = describe(start, state.words, seen, state.cwd)
         fields["options"] = (*fields.get("options", ()), *state.more)
         scope = command.scope
         hidden = {

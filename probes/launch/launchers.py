@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddp_assist.probes.launch import options as tables
+from ddp_assist.probes.launch.accelerate_config import config_path, configured
 from ddp_assist.probes.launch.expand import Field
 from ddp_assist.probes.launch.options import Table, cut
 from ddp_assist.probes.launch.plan import Option, Span
@@ -114,7 +115,9 @@ def _python(words: Sequence[Field], i: int) -> Start:
     return Start("python", at, (words[i].span[0], words[at - 1].span[1]), python)
 
 
-def describe(start: Start, words: Sequence[Field], env: Mapping[str, str]) -> dict[str, Any]:
+def describe(
+    start: Start, words: Sequence[Field], env: Mapping[str, str], cwd: Path
+) -> dict[str, Any]:
     """The fields of a plan, from the words behind the launcher and the variables it sees."""
     if start.launcher == "python":
         return _plain(words, start.at, env)
@@ -128,7 +131,7 @@ def describe(start: Start, words: Sequence[Field], env: Mapping[str, str]) -> di
     if start.launcher in ELASTIC:
         fields |= _elastic(given, env)
     elif start.launcher == "accelerate":
-        fields |= _accelerate(given, env)
+        fields |= _accelerate(given, env, cwd)
     else:
         fields |= _numbers(given)
     return fields
@@ -212,8 +215,10 @@ def _elastic(given: Mapping[str, Option], env: Mapping[str, str]) -> dict[str, A
     }
 
 
-def _accelerate(given: Mapping[str, Option], env: Mapping[str, str]) -> dict[str, Any]:
-    config = accelerate_config(given.get("config-file"), env)
+def _accelerate(
+    given: Mapping[str, Option], env: Mapping[str, str], cwd: Path
+) -> dict[str, Any]:
+    config = configured(config_path(given.get("config-file"), env, cwd))
 
     def say(name: str) -> str | None:
         if name in given:
@@ -231,24 +236,6 @@ def _accelerate(given: Mapping[str, Option], env: Mapping[str, str]) -> dict[str
         "master_port": say("main-process-port"),
         "rdzv_backend": say("rdzv-backend"),
     }
-
-
-def accelerate_config(option: Option | None, env: Mapping[str, str]) -> dict[str, str]:
-    """The plain `key: value` lines of accelerate's configuration file."""
-    home = env.get("HF_HOME") or os.path.join(
-        env.get("XDG_CACHE_HOME") or os.path.join(env.get("HOME", "/"), ".cache"), "huggingface"
-    )
-    path = Path(home, "accelerate", "default_config.yaml")
-    if option is not None:
-        path = Path(option.value or "")
-    try:
-        if not path.is_file() or path.stat().st_size > 1 << 16:
-            return {}
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return {}
-    pairs = re.findall(r"^([a-z_]+):[ \t]*['\"]?([^'\"#\n]*?)['\"]?[ \t]*(?:#.*)?$", text, re.M)
-    return {key: value for key, value in pairs if value not in ("", "null", "~")}
 
 
 def _numbers(given: Mapping[str, Option]) -> dict[str, Any]:

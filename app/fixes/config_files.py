@@ -1,0 +1,49 @@
+"""accelerate's configuration for each node: the user's own file, with what its launch corrects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ddp_assist.probes.launch.accelerate_config import (
+    config_path,
+    config_text,
+    configured,
+    with_settings,
+)
+from ddp_assist.probes.launch.launchers import whole
+from ddp_assist.probes.launch.plan import Launch, LaunchPlan
+
+
+def configs(launches: Mapping[str, Launch]) -> dict[str, str]:
+    """By file name. `launches` are in the order of the node ranks; none where no file is read."""
+    found = {}
+    for rank, (name, launch) in enumerate(launches.items()):
+        plan = launch.main
+        if plan is None or plan.launcher != "accelerate":
+            continue
+        path = config_path(plan.option("config-file"), plan.environment(launch.env), plan.cwd)
+        text = config_text(path)
+        if text:
+            wanted = _differing(plan, rank, path)
+            found[f"accelerate-{name}{path.suffix}"] = with_settings(path, text, wanted)
+    return found
+
+
+def _differing(plan: LaunchPlan, rank: int, path: Path) -> dict[str, str]:
+    now = configured(path)
+    return {name: value for name, value in _told(plan, rank) if now.get(name) != value}
+
+
+def _told(plan: LaunchPlan, rank: int) -> Iterator[tuple[str, str]]:
+    """What the words and the file of this launch come to; what can't be known stays as it is."""
+    if plan.nnodes and plan.nnodes[1] > 1:
+        yield "num_machines", str(plan.nnodes[1])
+        yield "machine_rank", str(rank)
+    processes = plan.option("num-processes")
+    if processes is not None and whole(processes.value) is not None:
+        yield "num_processes", str(whole(processes.value))
+    if plan.master_addr:
+        yield "main_process_ip", plan.master_addr
+    if plan.master_port:
+        yield "main_process_port", plan.master_port
