@@ -195,19 +195,24 @@ def _link_towards(look: Mapping[str, Any], address: str) -> str | None:
 def _built(diagnosis: Diagnosis, first: Ranked, agreed: Agreement) -> Fix | None:
     title = "; ".join(_said(agreed, first.cause in RANKS))
     launch = diagnosis.target.launch
-    if launch is None or launch.main is None:
+    launches = _launches(launch, agreed)
+    if launch is None or launches is None:
         if not agreed.env:
             return None
-        return Fix(first.cause, title, "command", steps=tuple(_exports(agreed)))
-    try:
-        launches = for_all(launch, agreed)
-    except LaunchError:
-        return None
+        return Fix(first.cause, title, "command", steps=tuple(_said(agreed, False)))
     if all(one.text == launch.text for one in launches.values()):
         return None
     return Fix(
         first.cause, title, "command", launch=launches[agreed.nodes[0]], nodes=launches
     )  # fmt: skip
+
+
+def _launches(launch: Launch | None, agreed: Agreement) -> dict[str, Launch] | None:
+    """None where there is none, or where its words can't say it: an edit is never a guess."""
+    try:
+        return for_all(launch, agreed) if launch is not None and launch.main is not None else None
+    except LaunchError:
+        return None
 
 
 def _said(agreed: Agreement, ranks: bool) -> Iterator[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ddp_assist.app.fixes.launch_started import one_for_each_node
 from ddp_assist.app.fixes.launch_words import (
     PLAIN,
     option_name,
@@ -62,6 +63,11 @@ def for_all(launch: Launch, agreed: Agreement) -> dict[str, Launch]:
             e for p in launch.plans for e in _edits(launch, p, agreed, agreed.place(p.host))
         }
         return dict.fromkeys(agreed.nodes, rewritten(launch, edits) if edits else launch)
+    if in_one_piece(launch):
+        if len({frozenset(agreed.env.get(n, {}).items()) for n in agreed.nodes}) > 1:
+            raise LaunchError("the nodes need different variables, and one command starts them all")
+        edits = {e for p in launch.plans for e in _edits(launch, p, agreed, 0)}
+        return dict.fromkeys(agreed.nodes, rewritten(launch, edits) if edits else launch)
     found: dict[str, Launch] = {}
     known: dict[frozenset[Edit], Launch] = {frozenset(): launch}
     for rank, name in enumerate(agreed.nodes):
@@ -107,7 +113,11 @@ def _options(
         if plan.launcher == "accelerate" and isinstance(plan.nproc, int):
             # It counts the processes of all machines: each keeps as many as it has.
             yield set_option(launch, plan, "nproc-per-node", str(plan.nproc * agreed.count))
-    if agreed.ranks and plan.rdzv_backend not in AGREED and rank is not None:
+    if agreed.ranks and plan.rdzv_backend not in AGREED and in_one_piece(launch) and not plan.host:
+        yield from one_for_each_node(launch, plan, agreed.address, agreed.port)
+        if plan.launcher in ELASTIC:
+            return
+    elif agreed.ranks and plan.rdzv_backend not in AGREED and rank is not None:
         given = plan.option(option_name(plan, "node-rank"))
         if (plan.node_rank or 0) != rank or (given is not None and given.value is None):
             yield set_option(launch, plan, "node-rank", str(rank))

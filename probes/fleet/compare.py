@@ -156,6 +156,8 @@ def _roles(seen: Mapping[str, Any]) -> Iterator[Finding]:
     for name, plan in plans.items():
         if plan["rank_of_another"]:
             return
+        if plan.get("rank_by_task"):
+            continue  # the scheduler fills it in when it starts each node's task
         if plan["node_rank"] is not None or not ranks_told:
             ranks.setdefault(plan["node_rank"] or 0, []).append(name)
     word = "RANK" if ranks_told else "node rank"

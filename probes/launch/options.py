@@ -113,6 +113,12 @@ SRUN = table(
     u="unbuffered", l="label", v="verbose", Q="quiet", k="no-kill", s="share", H="hold",
     O="overcommit",
 )  # fmt: skip
+SBATCH = replace(
+    SRUN,
+    values=SRUN.values - {"wait"} | {"wrap", "clusters", "export-file", "cluster-constraint"},
+    flags=SRUN.flags | {"wait", "parsable", "test-only", "ignore-pbs", "get-user-env"},
+    also={**SRUN.also, "M": "clusters"},
+)
 MPIRUN = table(
     "n host hostfile map-by bind-to rank-by x wdir output-filename path prefix npernode ppn"
     " report-uri timeout app host-list iface bootstrap launcher hosts rankfile N envlist rf f env"

@@ -145,6 +145,8 @@ class Launch:
     outer: tuple[str, ...] = ()
     """Words in front of `bash FILE` that the corrected launch keeps, e.g. `X=1`."""
     interpreter: str = "bash"
+    submitted: tuple[str, ...] = ()
+    """What `sbatch` was told in front of the file, over the file's own directives."""
     env: Mapping[str, str] = field(default_factory=dict)
     """The environment of the user's shell that it was read with."""
     notes: tuple[Note, ...] = ()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ddp_assist.probes.launch import options
 from ddp_assist.probes.launch.commands import RUNNERS, SHELLS, Reader
 from ddp_assist.probes.launch.expand import Field, Scope, Variable, expand
 from ddp_assist.probes.launch.launchers import whole
@@ -50,7 +51,9 @@ def reread(launch: Launch, text: str) -> Launch:
         nowhere = (ELSEWHERE, ELSEWHERE)
         scope.arguments = tuple(Traced.computed(w, nowhere) for w in launch.arguments)
         _outer(launch, scope)
-        scope.variables |= _slurm(text) if launch.interpreter == "sbatch" else {}
+        if launch.interpreter == "sbatch":
+            over = re.sub(r" (?=-)", "\n#SBATCH ", " ".join(["", *launch.submitted]))
+            scope.variables |= _slurm(text + over)
     Walk(Traced.written(text), scope, reader.notes, reader.meet).whole()
     return replace(launch, text=text, plans=tuple(reader.plans), notes=tuple(reader.notes))
 
@@ -107,10 +110,12 @@ def _as_file(text: str, env: Mapping[str, str], cwd: Path) -> Launch | None:
     shell = os.path.basename(words[at])
     if shell in SHELLS or shell == "sbatch":
         file = at + 1
+        if shell == "sbatch":
+            file = options.cut(fields, file, options.SBATCH)[2]
         while file < len(words) and words[file].startswith(("-", "+")):
-            if words[file].startswith("-") and words[file].endswith("c") and shell != "sbatch":
+            if words[file].startswith("-") and words[file].endswith("c"):
                 return None
-            file += 2 if words[file] in ("-o", "+o", "-p", "-A", "-J", "-t", "-N", "-n") else 1
+            file += 2 if words[file] in ("-o", "+o") else 1
         if file >= len(words):
             return None
     else:
@@ -120,7 +125,8 @@ def _as_file(text: str, env: Mapping[str, str], cwd: Path) -> Launch | None:
     path = Path(words[file])
     return Launch(
         _text(cwd / path), cwd, (), path, tuple(words[file + 1 :]),
-        (*(p.text for p in parts[:given]), *words[:at]), shell, dict(env),
+        (*(p.text for p in parts[:given]), *words[:at]), shell,
+        tuple(words[at + 1 : file]) if shell == "sbatch" else (), dict(env),
     )  # fmt: skip
 
 

@@ -82,7 +82,8 @@ def as_script(launch: Launch, out_dir: Path | None, copies: Mapping[Path, Path])
         folders += [str(copy.absolute().parent), str(path.resolve().parent)]
     for edit in sorted(edits, key=lambda e: e.span, reverse=True):
         text = text[: edit.span[0]] + edit.text + text[edit.span[1] :]
-    head = [] if out_dir is None else [f"# bash {out_dir.absolute() / 'launch.sh'}"]
+    by = [launch.interpreter, *launch.submitted] if launch.interpreter == "sbatch" else ["bash"]
+    head = [] if out_dir is None else [f"# {shlex.join(by)} {out_dir.absolute() / 'launch.sh'}"]
     head += [f"cd {shlex.quote(str(launch.cwd.absolute()))} || exit 1"]
     head += [f"export {_assignment(w)}" for w in launch.outer if ASSIGNED.match(w)]
     taken = [b for a, b in zip(launch.outer, launch.outer[1:], strict=False) if a == "-u"]
@@ -103,8 +104,11 @@ def as_script(launch: Launch, out_dir: Path | None, copies: Mapping[Path, Path])
         refuse(line)
     lines = text.splitlines(keepends=True)
     at = 0
-    while at < len(lines) and lines[at].startswith("#"):
+    # Slurm reads its directives up to the first command, over blank lines too.
+    while at < len(lines) and (lines[at].startswith("#") or not lines[at].strip()):
         at += 1
+    while at and not lines[at - 1].strip():
+        at -= 1
     shebang = "" if text.startswith("#!") else "#!/usr/bin/env bash\n"
     body = "".join(lines[at:])
     before = "".join(lines[:at])

@@ -20,6 +20,7 @@ from ddp_assist.probes.fleet.compare import compare, kinds, merged
 from ddp_assist.probes.fleet.engine import Node
 from ddp_assist.probes.fleet.links import FULL, judge, pairs
 from ddp_assist.probes.fleet.parcel import parcel
+from ddp_assist.probes.fleet.part import plans
 from ddp_assist.probes.fleet.probe import FLEET
 from ddp_assist.probes.model import Target
 
@@ -90,6 +91,26 @@ def test_roles(first: dict[str, Any], second: dict[str, Any], outcome: str) -> N
 )
 def test_roles_that_are_well(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert said(node("n1", plans=[first]), node("n2", plans=[second])) == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "outcomes"),
+    [
+        ("srun bash -c 'torchrun --nnodes 2 --node_rank $SLURM_NODEID --master_addr h0 t.py'", []),
+        ("srun bash -c 'torchrun --nnodes 2 --node_rank 0 --master_addr h0 t.py'",
+         ["node-rank-duplicated"]),
+        ("torchrun --nnodes 2 --node_rank 0 --master_addr h0 t.py", ["node-rank-duplicated"]),
+    ],
+)  # fmt: skip
+def test_a_rank_that_the_task_fills_in_is_no_rank_twice(
+    command: str, outcomes: list[str], tmp_path: Path
+) -> None:
+    """Asked over ssh, outside of the job, a node does not know Slurm's number of it."""
+    (tmp_path / "job.sh").write_text(f"#!/bin/bash\n#SBATCH -N 2\n{command}\n")
+    target = target_of(Question(launch=("sbatch", "job.sh"), cwd=tmp_path, env={}))
+    told = [p for p in plans(target, {}) if p["nnodes"] == [2, 2]][:1]
+    assert len(told) == 1
+    assert list(said(node("n1", plans=told), node("n2", plans=told))) == outcomes
 
 
 def way(one: str, other: str, kind: str, outcome: str) -> dict[str, Any]:

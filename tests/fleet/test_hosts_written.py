@@ -13,7 +13,7 @@ from ddp_assist.app.diagnose import Question, target_of
 from ddp_assist.app.fixes.for_nodes import Agreement, for_all
 from ddp_assist.app.hosts_written import files
 from ddp_assist.probes.launch.accelerate_config import configured, with_settings
-from ddp_assist.probes.launch.plan import Launch
+from ddp_assist.probes.launch.plan import Launch, LaunchError
 
 NODES = ("n1", "n2", "n3")
 YAML = """compute_environment: LOCAL_MACHINE
@@ -144,3 +144,58 @@ def test_the_hostfile_keeps_what_the_user_wrote(
     (tmp_path / "hosts").write_text(lines)
     written = files(corrected(line, Agreement(NODES[:2]), tmp_path), NODES[:2])
     assert written["hostfile"] == (lines if expected is None else expected)
+
+
+SBATCH = """#!/bin/bash
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+export HEAD=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)
+{command}
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "agreed", "expected"),
+    [
+        ("srun torchrun --nnodes=2 --node_rank=0 --master_addr=$HEAD --master_port=29500 t.py",
+         {"ranks": True},
+         "srun torchrun --rdzv_backend=c10d --nnodes=2 --rdzv_endpoint=$HEAD:29500 t.py"),
+        ("srun python -m torch.distributed.run --nnodes 2 --node-rank 0"
+         " --master-addr \"$HEAD\" t.py",
+         {"ranks": True},
+         "srun python -m torch.distributed.run --rdzv-backend=c10d --nnodes 2"
+         " --rdzv-endpoint=\"$HEAD\":29500 t.py"),
+        ("srun torchrun --nnodes 2 --node_rank $SLURM_NODEID --master_addr h0 t.py",
+         {"ranks": True, "address": "fd00::1", "port": 29511},
+         "srun torchrun --rdzv_backend=c10d --nnodes 2 --rdzv_endpoint=[fd00::1]:29511 t.py"),
+        ("srun bash -c 'torchrun --nnodes 2 --node_rank 0 --master_addr h0 t.py'",
+         {"ranks": True},
+         "srun bash -c 'torchrun --nnodes 2 --node_rank $SLURM_NODEID --master_addr h0 t.py'"),
+        ("srun bash -c 'accelerate launch --num_machines 2 --main_process_ip h0 t.py'",
+         {"ranks": True, "address": "10.0.0.1"},
+         "srun bash -c 'accelerate launch --machine_rank=$SLURM_NODEID --num_machines 2"
+         " --main_process_ip 10.0.0.1 t.py'"),
+        ("srun torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint h0:29500 t.py",
+         {"ranks": True, "port": 29511},
+         "srun torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint h0:29511 t.py"),
+        ("srun python t.py", {"env": dict.fromkeys(NODES, {"GLOO_SOCKET_IFNAME": "ib0"})},
+         "srun env GLOO_SOCKET_IFNAME=ib0 python t.py"),
+        # What one command can't say is not guessed.
+        ("srun accelerate launch --num_machines 2 --machine_rank 0 t.py", {"ranks": True}, None),
+        ("srun torchrun --nnodes 2 --node_rank 0 t.py", {"ranks": True}, None),
+        ("torchrun --nnodes 2 --node_rank 0 --master_addr h0 t.py", {"ranks": True}, None),
+        ("srun python t.py", {"env": {"n1": {"GLOO_SOCKET_IFNAME": "ib0"}, "n2": {}}}, None),
+    ],
+)  # fmt: skip
+def test_a_batch_script_is_corrected_as_one_piece(
+    command: str, agreed: dict[str, Any], expected: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "job.sh").write_text(SBATCH.format(command=command))
+    asked = Agreement(NODES[:2], **agreed)
+    if expected is None:
+        with pytest.raises(LaunchError):
+            corrected("sbatch job.sh", asked, tmp_path)
+        return
+    nodes = corrected("sbatch job.sh", asked, tmp_path)
+    assert {one.text for one in nodes.values()} == {SBATCH.format(command=expected)}
+    assert sorted(files(nodes, NODES[:2])) == ["hostfile"]

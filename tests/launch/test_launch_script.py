@@ -111,6 +111,38 @@ def test_directives_of_slurm_stay_on_top(tmp_path: Path) -> None:
     assert launch.main.env["SLURM_NTASKS"] == "8" and launch.main.env["SLURM_NNODES"] == "2"
 
 
+BLOCKS = """#!/bin/bash -l
+#SBATCH --nodes=2
+
+# the cards
+#SBATCH --gres=gpu:4
+
+module load cuda
+srun python t.py
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "nodes"),
+    [
+        ("", "2"),
+        ("-N 4", "4"),
+        ("--nodes 4 --partition gpu", "4"),
+        ("--parsable --nodes=3 -W", "3"),
+        ("-N3 --dependency afterok:7 --test-only", "3"),
+    ],
+)
+def test_what_sbatch_is_told_is_kept(options: str, nodes: str, tmp_path: Path) -> None:
+    (tmp_path / "job.sbatch").write_text(BLOCKS)
+    launch = read_launch(f"sbatch {options} job.sbatch 7", HERE, tmp_path)
+    assert launch.arguments == ("7",)
+    assert launch.main is not None and launch.main.env["SLURM_NNODES"] == nodes
+    lines = launch.shell(tmp_path / "out").splitlines()
+    assert lines[:5] == BLOCKS.splitlines()[:5], "directives behind a command are not read"
+    told = " ".join(f"sbatch {options}".split())
+    assert lines[5] == f"# {told} {tmp_path / 'out' / 'launch.sh'}"
+
+
 def test_two_corrections_of_one_word_are_refused(tmp_path: Path) -> None:
     launch = read_launch("torchrun t.py", HERE, tmp_path)
     assert rewritten(launch, [Edit((0, 8), "a"), Edit((9, 13), "b.py")]).text == "a b.py"
