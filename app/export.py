@@ -60,7 +60,8 @@ def launch_text(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> str:
         body = launch.shell(folder, copies(fix, folder) if fix else {})
     except LaunchError as why:
         return head + comments + f"# the launch can't be written down: {why}\nexit 2\n"
-    return head + comments + body.removeprefix(head)
+    shebang, _, rest = body.partition("\n")  # the user's own, where the launch is a script
+    return f"{shebang}\n{comments}{rest}"
 
 
 def write_launch(diagnosis: Diagnosis, fix: Fix | None, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis, conclude
 from ddp_assist.app.fixes.for_nodes import Agreement, for_all
+from ddp_assist.app.fixes.launch_started import has_one_rank_for_all
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.prove import MOST
 from ddp_assist.app.walk import Ranked
@@ -20,6 +21,7 @@ from ddp_assist.probes.launch.plan import Launch, LaunchError
 from ddp_assist.probes.network.endpoint import CANDIDATES
 
 RANKS = {"node-rank-duplicated", "node-rank-out-of-range", "rank-never-started"}
+TASKS = {"slurm-plan-mismatch"}
 COUNT = {"nnodes-disagree"}
 IDS = {"rdzv-id-differs", "rdzv-id-reused"}
 ADDRESS = {
@@ -45,7 +47,12 @@ TRIES = 5
 def cures(diagnosis: Diagnosis, meeting: Meeting, trial: bool) -> Iterator[Fix]:
     """At most one: what it cures beside the first cause stands in its title."""
     # One that another explains away may still be in the way of the ranks.
-    found = [r for r in diagnosis.ranked if r.certainty != "possible" and r.cause in CURABLE]
+    found = [
+        r
+        for r in diagnosis.ranked
+        if r.certainty != "possible"
+        and (r.cause in CURABLE or (r.cause in TASKS and has_one_rank_for_all(r.speaks_for)))
+    ]
     first = next((r for r in diagnosis.causes[:MOST] if r in found), None)
     if first is None or len(meeting.seen) < 2 or meeting.fleet.cancel.is_set():
         return
@@ -100,7 +107,7 @@ def _agreement(
 ) -> Agreement | None:
     hub = meeting.hub or meeting.seen[0]
     nodes = _in_order(meeting, hub)
-    agreed = Agreement(nodes, ranks=bool(causes & RANKS) or _is_template(meeting))
+    agreed = Agreement(nodes, ranks=bool(causes & (RANKS | TASKS)) or _is_template(meeting))
     if causes & RANKS:
         agreed = replace(agreed, count=len(nodes))
     if causes & COUNT:
@@ -193,7 +200,7 @@ def _link_towards(look: Mapping[str, Any], address: str) -> str | None:
 
 
 def _built(diagnosis: Diagnosis, first: Ranked, agreed: Agreement) -> Fix | None:
-    title = "; ".join(_said(agreed, first.cause in RANKS))
+    title = "; ".join(_said(agreed, first.cause in RANKS | TASKS))
     launch = diagnosis.target.launch
     launches = _launches(launch, agreed)
     if launch is None or launches is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ddp_assist.app.fixes import launch_meeting as meeting
 from ddp_assist.app.fixes import launch_ranks as ranks
+from ddp_assist.app.fixes import launch_started as started
 from ddp_assist.app.fixes import launch_surroundings as surroundings
 from ddp_assist.app.fixes.model import Builder
 
@@ -27,6 +28,7 @@ BUILDERS: Mapping[str, Builder] = {
     "lower-nproc": ranks.lower_nproc,
     "start-all-ranks": ranks.start_all_ranks,
     "match-world-size": ranks.match_world_size,
+    "ranks-by-task": started.ranks_by_task,
     "srun": ranks.with_srun,
     "drop-flag": ranks.drop_flag,
     "rename-option": ranks.rename_option,

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from ddp_assist.app.fixes.launch_words import drop_option, option_name, placed, set_option, spelled
+from ddp_assist.app.fixes.launch_words import (
+    as_fix,
+    drop_option,
+    edited,
+    option_name,
+    placed,
+    set_option,
+    spelled,
+)
+from ddp_assist.app.fixes.model import Fix, Situation
 from ddp_assist.probes.launch.launchers import ELASTIC
 from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan, Option
 from ddp_assist.probes.launch.shell import tokens
 from ddp_assist.probes.launch.write import Edit
+from ddp_assist.probes.model import Finding
 
 NODE = "$SLURM_NODEID"
+
+
+def has_one_rank_for_all(findings: Iterable[Finding]) -> bool:
+    """Whether Slurm's tasks do not fit because all of them get the same node rank."""
+    return any({"option", "node_rank"} & set(finding.data) for finding in findings)
+
+
+def ranks_by_task(situation: Situation) -> Fix | None:
+    if not has_one_rank_for_all(situation.speaks_for):
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        if plan.scheduler == "srun" and (plan.nnodes or (1, 1))[1] > 1:
+            yield from one_for_each_node(launch, plan, None, None)
+
+    title = "node ranks given out when the nodes meet (c10d), the same words for each"
+    return as_fix(situation, title, edited(situation, rule))
 
 
 def one_for_each_node(

@@ -9,6 +9,7 @@ from typing import Any
 
 from ddp_assist.probes.host.processes import read
 from ddp_assist.probes.host.words import brief
+from ddp_assist.probes.launch.judging import is_static
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
 from ddp_assist.probes.network.scope import environment, number, runs_elsewhere
 
@@ -110,8 +111,9 @@ def _look_slurm(target: Target) -> Iterator[Finding]:
             said = f"the launch says {wanted} nodes, but the step has {nodes}"
         elif facts["in_step"] and nodes > 1 and wanted == 1 and not plan.standalone:
             said = f"each of {nodes} nodes would train alone: the launch says one node"
-        elif facts["in_step"] and nodes > 1 and plan.option("node-rank") and not _varies(target):
+        elif facts["in_step"] and nodes > 1 and is_static(plan) and not _varies(target):
             said = f"every node is told --node-rank={plan.node_rank}"
+            data["node_rank"] = plan.node_rank
     elif plan.launcher == "python" and facts["in_step"]:
         world = number(env.get("WORLD_SIZE"))
         if world is not None and tasks is not None and world != tasks:

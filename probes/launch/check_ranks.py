@@ -12,6 +12,7 @@ from ddp_assist.probes.launch.judging import (
     PLAIN,
     groups,
     is_counted,
+    is_static,
     meets_at,
     node_rank,
     nodes,
@@ -46,16 +47,12 @@ def node_ranks(target: Target) -> Iterator[Finding]:
                 target, mine[-1], "nnodes-disagree", sentence,
                 nnodes=sorted(c or 0 for c in counts), started=len(mine),
             )  # fmt: skip
-        fixed = [p for p in mine if (nodes(p) or 1) > 1 and _is_static(p)]
+        fixed = [p for p in mine if (nodes(p) or 1) > 1 and is_static(p)]
         told = Counter(n for p in fixed if (n := node_rank(p)) is not None)
         twice = sorted(n for n, times in told.items() if times > 1)
         if twice and _one_job(fixed):
             sentence = f"two nodes were given the same node rank {twice[0]}"
             yield say(target, fixed[-1], "node-rank-duplicated", sentence, node_rank=twice[0])
-
-
-def _is_static(plan: LaunchPlan) -> bool:
-    return plan.launcher not in ELASTIC or plan.rdzv_backend in (None, "static")
 
 
 def _one_job(plans: list[LaunchPlan]) -> bool:
@@ -138,7 +135,7 @@ def _expanded_once(target: Target, plan: LaunchPlan, count: int) -> Iterator[Fin
         return
     given = option(plan, "node-rank")
     written = raw(target, given)
-    static = _is_static(plan)
+    static = is_static(plan)
     if count > 1 and PER_TASK.search(written) and static:
         sentence = f"{written[:60]} is filled in once, before srun starts, so every node gets it"
         yield say(target, plan, "slurm-plan-mismatch", sentence, option=written[:60])

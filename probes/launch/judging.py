@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ddp_assist.probes.launch.launchers import whole
+from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import Launch, LaunchPlan, Option
 from ddp_assist.probes.model import Evidence, Finding, Target
 
@@ -54,6 +54,11 @@ def node_rank(plan: LaunchPlan) -> int | None:
     if plan.node_rank is not None:
         return plan.node_rank
     return None if option(plan, "node-rank") else 0
+
+
+def is_static(plan: LaunchPlan) -> bool:
+    """Whether the node rank that it is told counts; else the agents agree on one."""
+    return plan.launcher not in ELASTIC or plan.rdzv_backend in (None, "static")
 
 
 def rank(plan: LaunchPlan) -> int | None:

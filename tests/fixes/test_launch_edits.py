@@ -156,6 +156,10 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("use-torchrun", "python train.py",
      "python -m torch.distributed.run --standalone --nproc-per-node=4 train.py",
      {"findings": [Finding("gpu", "fine", "", {"count": 4})]}),
+    ("ranks-by-task",
+     "srun -N 2 torchrun --nnodes=2 --node-rank=$SLURM_NODEID --master-addr=h0 t.py",
+     "srun -N 2 torchrun --rdzv-backend=c10d --nnodes=2 --rdzv-endpoint=h0:29500 t.py",
+     {"option": "--node-rank=$SLURM_NODEID"}),
     ("use-torchrun", "python t.py",
      "env -u SLURM_NTASKS -u SLURM_PROCID"
      " python -m torch.distributed.run --standalone --nproc-per-node=3 t.py",

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from ddp_assist.app.diagnose import Question, target_of
+from ddp_assist.app.diagnose import Diagnosis, Question, target_of
+from ddp_assist.app.export import launch_text
 from ddp_assist.app.fixes.for_nodes import Agreement, for_all
+from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.hosts_written import files
 from ddp_assist.probes.launch.accelerate_config import configured, with_settings
 from ddp_assist.probes.launch.plan import Launch, LaunchError
@@ -199,3 +201,9 @@ def test_a_batch_script_is_corrected_as_one_piece(
     nodes = corrected("sbatch job.sh", asked, tmp_path)
     assert {one.text for one in nodes.values()} == {SBATCH.format(command=expected)}
     assert sorted(files(nodes, NODES[:2])) == ["hostfile"]
+    question = Question(launch=("sbatch", "job.sh"), cwd=tmp_path, env={})
+    diagnosis = Diagnosis(question, target_of(question), ())
+    fix = Fix("node-rank-duplicated", "ranks by task", "command", launch=nodes["n1"])
+    lines = launch_text(diagnosis, fix, tmp_path).splitlines()
+    assert lines[:2] == ["#!/bin/bash", "# ranks by task"]
+    assert lines[2:4] == SBATCH.splitlines()[1:3] and not any("#!" in line for line in lines[1:])

@@ -90,3 +90,41 @@ def test_of_a_running_job_and_of_one_that_is_over(cluster: Nodes) -> None:
     gone = f"scancel {job}; until ! squeue -h -j {job} | grep -q .; do sleep 0.1; done"
     said = alice(cluster, "sh", "-c", f"{gone}; {fleet} 2>&1 || test $? = 2")
     assert f"job {job} does not run" in said
+
+
+JOB = """#!/bin/bash
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+
+# what it may use
+#SBATCH --job-name=two-nodes
+export HEAD=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)
+echo "this is $SLURM_JOB_NAME"
+srun torchrun --nnodes=2 --nproc_per_node=1 --node_rank=0 --master_addr=$HEAD \\
+    --master_port=29500 train.py
+"""
+TRAIN = """import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+one = torch.ones(1)
+dist.all_reduce(one)
+print("TRAINED", dist.get_rank(), int(one), flush=True)
+dist.destroy_process_group()
+"""
+
+
+def test_one_rank_in_a_batch_script_is_cured_in_one_piece(cluster: Nodes) -> None:
+    """The corrected script is given to Slurm as it is, and its ranks meet."""
+    home = cluster.at / "home"
+    (home / "two.sh").write_text(JOB.replace("torchrun", TORCHRUN))
+    (home / "train.py").write_text(TRAIN)
+    fleet = " ".join(ours("fleet", "--slurm", "--json", "--out", "/srv/home/cured", "--",
+                          "sbatch", "two.sh"))  # fmt: skip
+    result = asked(alice(cluster, "sh", "-c", f"salloc -Q -N2 {fleet} || test $? = 1"))
+    fix = result["fixes"][0]
+    assert fix["cause"] == "slurm-plan-mismatch" and fix["badge"] == "ran", fix
+    said = alice(
+        cluster, "sh", "-c",
+        "timeout 120 sbatch --wait -o /srv/home/said cured/launch.sh >/dev/null; cat said",
+    )  # fmt: skip
+    assert sorted(w for w in said.splitlines() if "TRAINED" in w) == ["TRAINED 0 2", "TRAINED 1 2"]
+    assert "this is two-nodes" in said
