@@ -32,6 +32,7 @@ MEET = JOIN + """
 dist.all_reduce(value)
 print("sum", value.item(), flush=True)
 dist.barrier()
+dist.destroy_process_group()
 """
 AT_WORK = JOIN + """
 dist.all_reduce(value)
