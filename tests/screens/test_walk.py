@@ -141,9 +141,8 @@ async def test_hostile_text_is_text(tmp_path: Path) -> None:
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, StepScreen))
         await pilot.press("tab", "v")
-        for x in range(0, 80, 8):
-            for y in range(1, 22, 3):
-                await pilot.click(offset=(x, y))
+        for y in range(1, 22):
+            await pilot.click(offset=(4 + y * 7 % 60, y))
         assert app.is_running
         assert "\x1b" not in shown(app)
         assert "\u202e" not in shown(app)
