@@ -304,12 +304,14 @@ ONE_TEXT = {
     "node-rank-duplicated": (STARTS, {"rank": 0, "count": 2}, "--node-rank=1"),
     "nnodes-disagree": (STARTS, {"rank": 1, "count": 3}, "--nnodes=2"),
     "master-addr-unresolvable": (PLAIN, {"rank": 1, "at": "gpu-node-01"}, "10.99.0.1"),
+    "host-unreachable": (PLAIN, {"rank": 1, "at": "10.99.0.77"}, "10.99.0.1"),
 }
 
 
 @pytest.mark.parametrize(("cause", "start_from"), [
     ("node-rank-duplicated", None), ("nnodes-disagree", "node2"),
-    ("master-addr-unresolvable", "node1")])  # fmt: skip
+    ("master-addr-unresolvable", "node1"), ("host-unreachable", "node1"),
+    ("host-unreachable", "node2")])  # fmt: skip
 def test_one_script_that_starts_two_nodes(bed: Nodes, cause: str, start_from: str | None) -> None:
     """From the log-in host, which has no part in the job, and from either node; the nodes are
     those of the launch, and `diagnose` asks them when it is told to."""
