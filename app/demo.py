@@ -18,7 +18,7 @@ from ddp_assist.app.actions import Pinned, Refused
 from ddp_assist.app.case import from_json
 from ddp_assist.app.diagnose import Diagnosis, conclude
 from ddp_assist.app.fixes.model import FileEdit, Fix
-from ddp_assist.app.machine import OnStage, by_change
+from ddp_assist.app.machine import Begun, OnStage, by_change
 from ddp_assist.app.question import Question
 from ddp_assist.app.saying import as_json
 from ddp_assist.app.walk import Ranked
@@ -129,7 +129,7 @@ class Recorded:
         return list(self.story.jobs)
 
     def hosts(
-        self, nodes: str, question: Question
+        self, nodes: str, question: Question, begun: Begun
     ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
         diagnosis = self.look(question, lambda probe, found: None, threading.Event())
         seen = self.story.data.get("hosts", {"nodes": [], "links": []})

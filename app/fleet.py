@@ -85,6 +85,11 @@ class Hosts:
     def picture(self) -> Picture:
         return picture(self.meeting.links())
 
+    def so_far(self) -> dict[str, Any]:
+        """From any thread: what nodes have told until now, as the JSON will have it."""
+        seen = {"nodes": self.meeting.table(), "links": self.meeting.links()}
+        return {"stage": self.stage, "answered": self.answered, **seen}
+
     def ask(self) -> Diagnosis:
         begun = time.monotonic()
         with self.meeting as meeting:
@@ -118,14 +123,6 @@ class Hosts:
     def _conclude(self, findings: tuple[Finding, ...]) -> Diagnosis:
         asked = frozenset(f.probe for f in findings) | {"fleet"}
         return conclude(Diagnosis(self.question, self.target, findings, asked=asked))
-
-
-def ask(
-    names: Sequence[str], question: Question, told: Callable[[], None] = lambda: None
-) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
-    """What all nodes say together: the diagnosis, its fixes, and both as JSON."""
-    hosts = Hosts(question, names, by_srun(names), told=told)
-    return hosts.ask(), hosts.fixes, hosts.result
 
 
 def together(

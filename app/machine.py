@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ddp_assist.app.actions import Pinned
     from ddp_assist.app.diagnose import Diagnosis
     from ddp_assist.app.fixes.model import Fix
+    from ddp_assist.app.fleet import Hosts
     from ddp_assist.app.question import Question
     from ddp_assist.app.trials import Trials
     from ddp_assist.app.walk import Ranked
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ddp_assist.probes.trial.spec import Stage, TrialResult, TrialSpec
 
 OnStage = Callable[["Stage"], None]
+SoFar = Callable[[], dict[str, Any]]
+"""What nodes have told until now; it may be asked from any thread."""
+Begun = Callable[[SoFar], None]
 
 
 class Machine(Protocol):
@@ -33,7 +37,7 @@ class Machine(Protocol):
     def jobs(self, with_stacks: bool) -> list[dict[str, Any]]: ...
 
     def hosts(
-        self, nodes: str, question: Question
+        self, nodes: str, question: Question, begun: Begun
     ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]: ...
 
     def pin(self, pid: int, port: int | None) -> tuple[Pinned, list[str]]: ...
@@ -48,6 +52,7 @@ class Live:
 
     def __init__(self) -> None:
         self.trials: Trials | None = None
+        self.asking: Hosts | None = None
         self.turn = threading.Lock()
         self.leaving = threading.Event()
 
@@ -95,13 +100,16 @@ class Live:
         return alive(with_stacks)
 
     def hosts(
-        self, nodes: str, question: Question
+        self, nodes: str, question: Question, begun: Begun
     ) -> tuple[Diagnosis, list[Fix], dict[str, Any]]:
         from ddp_assist.app.diagnose import target_of
-        from ddp_assist.app.fleet import ask
-        from ddp_assist.app.nodes import nodes_of
+        from ddp_assist.app.fleet import Hosts
+        from ddp_assist.app.nodes import by_srun, nodes_of
 
-        return ask(nodes_of(nodes or None, None, None, target_of(question)), question)
+        names = nodes_of(nodes or None, None, None, target_of(question))
+        self.asking = hosts = Hosts(question, names, by_srun(names))
+        begun(hosts.so_far)
+        return hosts.ask(), hosts.fixes, hosts.result
 
     def pin(self, pid: int, port: int | None) -> tuple[Pinned, list[str]]:
         from ddp_assist.app.actions import facts, pin
@@ -116,6 +124,8 @@ class Live:
 
     def close(self) -> None:
         self.leaving.set()  # a trial that runs would be waited for
+        if self.asking is not None:
+            self.asking.stop()
         with self.turn:
             if self.trials is not None:
                 self.trials.close()

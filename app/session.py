@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,6 +76,8 @@ class Session:
     tried: TrialResult | None = None
     jobs: list[dict[str, Any]] | None = None
     hosts: dict[str, Any] | None = None
+    hosts_so_far: Callable[[], dict[str, Any]] | None = None
+    """While nodes are asked: what they have told until now."""
     cancel: threading.Event = field(default_factory=threading.Event)
 
     @property

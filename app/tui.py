@@ -26,6 +26,7 @@ from ddp_assist.screens.home import Home
 if TYPE_CHECKING:
     from ddp_assist.app.diagnose import Diagnosis
     from ddp_assist.app.fixes.model import Fix
+    from ddp_assist.app.machine import SoFar
 
 
 class Assistant(Trials):
@@ -285,12 +286,17 @@ class Assistant(Trials):
     def _ask_hosts(self, nodes: str, session: Session) -> None:
         from ddp_assist.app.nodes import NodesUnclear
 
+        def begun(so_far: SoFar) -> None:
+            session.hosts_so_far = so_far
+
         try:
-            diagnosis, fixes, result = self.machine.hosts(nodes, session.question)
+            diagnosis, fixes, result = self.machine.hosts(nodes, session.question, begun)
         except NodesUnclear as why:
             session.looking = False
             self.post_message(m.Said(str(why)))
             return
+        finally:
+            session.hosts_so_far = None
         fixes = fixes or self._first_fixes(diagnosis)
         self.post_message(m.HostsSeen(diagnosis, result, fixes))
 

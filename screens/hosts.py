@@ -13,6 +13,17 @@ from ddp_assist.screens.messages import HostsWanted
 from ddp_assist.screens.widgets.frame import Framed, Line
 from ddp_assist.screens.widgets.rows import Rows
 
+NOW = {
+    "log in": "logging in",
+    "look": "looking at each",
+    "reach": "letting them reach for each other",
+    "meet": "letting ranks meet between them",
+    "conclude": "comparing them",
+    "cure": "trying a cure",
+    "done": "writing it down",
+}
+"""What a stage of the asking is, in words."""
+
 
 class HostsScreen(Framed):
     CSS_PATH = "hosts.tcss"
@@ -38,11 +49,15 @@ class HostsScreen(Framed):
         self.query_one(Rows).focus()
 
     def show(self) -> None:
-        hosts = self.session.hosts
+        so_far = self.session.hosts_so_far
+        hosts = so_far() if so_far is not None else self.session.hosts
         self.query_one("#said", Line).say(self._said(hosts))
         self.query_one(Rows).show(list(rows(hosts)) if hosts else [])
 
     def _said(self, hosts: dict[str, Any] | None) -> str:
+        if hosts is not None and "stage" in hosts:
+            come = f"{hosts['answered']} of {len(hosts['nodes'])} nodes have answered"
+            return f"{come}; now: {NOW[hosts['stage']]} ..."
         if self.session.looking:
             return "Asking every node over ssh: looking, connecting, meeting. At most 90 s ..."
         if hosts is None:
@@ -88,7 +103,7 @@ class HostsScreen(Framed):
 def rows(hosts: dict[str, Any]) -> Iterator[str]:
     """Nodes in kinds, the odd ones first; then what is shut; then what was seen side by side."""
     yield from (line.rstrip() for line in summary(hosts["nodes"], hosts["links"]) if line)
-    for finding in hosts["findings"]:
+    for finding in hosts.get("findings", ()):
         if finding["probe"] == "fleet" and finding["outcome"] != "unknown":
             yield finding["sentence"]
 
