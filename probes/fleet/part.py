@@ -94,13 +94,22 @@ def _live() -> Iterator[LaunchPlan]:
             yield plan
 
 
+NODE_RANKS = ("PET_NODE_RANK", "NODE_RANK", "GROUP_RANK")
+
+
+def _is_written(plan: LaunchPlan) -> bool:
+    """Whether the rank stands in the words; a node's own file or shell means this node."""
+    names = ("RANK", *NODE_RANKS)
+    return option(plan, "node-rank") is not None or any(map(plan.assignment, names))
+
+
 def _told(plan: LaunchPlan, env: Mapping[str, str], template: bool = False) -> dict[str, Any]:
     seen = plan.environment(env)
     rank, count = plan.node_rank, list(plan.nnodes) if plan.nnodes else None
     plain = plan.launcher in ("python", "srun", "mpirun")
     if plain and not plan.scheduler and (world := whole(seen.get("WORLD_SIZE"))):
         rank, count = whole(seen.get("RANK")), [world, world]
-    for name in () if rank is not None or plain else ("PET_NODE_RANK", "NODE_RANK", "GROUP_RANK"):
+    for name in () if rank is not None or plain else NODE_RANKS:
         if seen.get(name, "").isdigit():
             rank = int(seen[name])
             break
@@ -111,7 +120,7 @@ def _told(plan: LaunchPlan, env: Mapping[str, str], template: bool = False) -> d
         "ranks": plain,
         "nnodes": count,
         "node_rank": rank,
-        "rank_of_another": template and rank is not None,
+        "rank_of_another": template and rank is not None and _is_written(plan),
         "rank_by_task": rank is None and bool(plan.scheduler and option(plan, "node-rank")),
         "backend": plan.rdzv_backend if plan.launcher in ELASTIC else None,
         "rdzv_id": plan.rdzv_id,

@@ -113,6 +113,28 @@ def test_a_rank_that_the_task_fills_in_is_no_rank_twice(
     assert list(said(node("n1", plans=told), node("n2", plans=told))) == outcomes
 
 
+@pytest.mark.parametrize(
+    ("ranks", "words", "outcomes"),
+    [
+        ((0, 0), "", ["node-rank-duplicated"]),
+        ((0, 1), "", []),
+        # Typed for one node: the others were not told yet.
+        ((0, 0), "--machine_rank 0", []),
+    ],
+)
+def test_each_node_reads_its_own_configuration(
+    ranks: tuple[int, int], words: str, outcomes: list[str], tmp_path: Path
+) -> None:
+    told = []
+    for rank in ranks:
+        (tmp_path / "c.yaml").write_text(
+            f"num_machines: 2\nnum_processes: 2\nmachine_rank: {rank}\nmain_process_ip: n1\n"
+        )
+        line = f"accelerate launch --config_file c.yaml {words} t.py"
+        told.append(plans(target_of(Question(launch=(line,), cwd=tmp_path, env={})), {})[:1])
+    assert list(said(*(node(f"n{i}", plans=p) for i, p in enumerate(told)))) == outcomes
+
+
 def way(one: str, other: str, kind: str, outcome: str) -> dict[str, Any]:
     return {"from": one, "to": other, "kind": kind, "outcome": outcome, "port": 29500,
             "address": other, "link": "eth0"}  # fmt: skip
