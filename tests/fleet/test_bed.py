@@ -277,6 +277,29 @@ class TestTrials:
         assert "ddp-assist" not in left and "run_module" not in left
 
 
+    @pytest.mark.skipif(find_spec("accelerate") is None, reason="no accelerate here")
+    @pytest.mark.parametrize("by", ["words", "files"])
+    def test_one_configuration_for_both_nodes(self, bed: Nodes, by: str) -> None:
+        """Both read the same file, so both are machine 0; each gets a file of its own."""
+        (bed.at / "home" / "train.py").write_text(TRAIN)
+        (bed.at / "home" / "two.yaml").write_text(
+            "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nmachine_rank: 0\n"
+            f"main_process_ip: node1\nmain_process_port: {PORT}\nnum_machines: 2\n"
+            "num_processes: 2\nsame_network: true\n"
+        )
+        accelerate = str(Path(sys.executable).with_name("accelerate"))
+        job = (accelerate, "launch", "--config_file", "/srv/home/two.yaml", "/srv/home/train.py")
+        result = bed.fleet("-w", "node[1-2]", "--out", "/srv/home/acc", launch=job)
+        assert causes(result)[0] == "node-rank-duplicated", outcomes(result)
+        assert result["fixes"][0]["badge"] == "ran", result["fixes"][0]
+        start = "bash /srv/home/acc/launch.sh"
+        if by == "files":
+            each = f"{accelerate} launch --config_file acc/accelerate-$n.yaml train.py"
+            start = f"for n in node1 node2; do ssh $n cd /srv/home \\&\\& {each} & done; wait"
+        done = bed.user("timeout", "200", "bash", "-c", start)
+        assert done.stdout.count("TRAINED 2.0") == 2, done.stdout + done.stderr
+
+
 TRAIN = """from datetime import timedelta
 import torch
 import torch.distributed as dist
