@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from textual.app import ComposeResult
@@ -13,6 +13,8 @@ from ddp_assist.screens.widgets.frame import Framed, Line
 from ddp_assist.screens.widgets.rows import Rows
 
 KINDS = {"env": "no launcher", "spawn": "mp.spawn"}
+EVERY = 3.0
+"""Seconds between two looks at the machine, while the screen is in front."""
 
 
 def job_line(job: Mapping[str, Any]) -> str:
@@ -26,12 +28,9 @@ def rank_line(rank: Mapping[str, Any]) -> str:
     return f"   rank {number:<4} pid {rank['pid']:<8} {rank['state']:<16} {rank['where']}".rstrip()
 
 
-EVERY = 3.0
-"""Seconds between two looks at the machine, while the screen is in front."""
-
-
 class JobsScreen(Framed):
     CSS_PATH = "jobs.tcss"
+    lines: Sequence[tuple[str, str]] = ()
     BINDINGS = [
         Binding("enter", "pick", "Diagnose this job", key_display="enter"),
         Binding("r", "again(False)", "Look again"),
@@ -56,7 +55,8 @@ class JobsScreen(Framed):
     def _look(self) -> None:
         """Each answer is followed by one question; stacks stay until somebody asks anew."""
         jobs = self.session.jobs
-        if self.is_current and not self.with_stacks and jobs is not self.answered:
+        waits = jobs is None or jobs is self.answered
+        if self.is_current and not self.with_stacks and not waits:
             self.answered = jobs
             self.post_message(JobsWanted(False))
 
@@ -77,8 +77,21 @@ class JobsScreen(Framed):
             if jobs
             else "No distributed job is alive here, or none that you may see."
         )
+        rows = self.query_one(Rows)
+        picked, below = self._picked()
         self.lines = list(self._lines())
-        self.query_one(Rows).show([line for _, line in self.lines])
+        rows.show([line for _, line in self.lines])
+        first = next((n for n, (job, _) in enumerate(self.lines) if job == picked), None)
+        if first is not None:
+            rows.select(first + below, by_hand=False)
+
+    def _picked(self) -> tuple[str | None, int]:
+        """The job under the cursor, and how many lines below its first: jobs come and go above."""
+        if not self.lines:
+            return None, 0
+        cursor = self.query_one(Rows).cursor
+        job = self.lines[cursor][0]
+        return job, cursor - next(n for n, (other, _) in enumerate(self.lines) if other == job)
 
     def action_pick(self) -> None:
         if self.lines:

@@ -18,6 +18,7 @@ from ddp_assist.app.question import Question
 from ddp_assist.app.tui import Assistant
 from ddp_assist.probes.catalogue import probes
 from ddp_assist.screens.diagnosis import DiagnosisScreen
+from ddp_assist.screens.widgets.rows import Rows
 
 # Which story, the keys from its home, what then stands there, and what enter does next.
 SCREENS = {
@@ -142,3 +143,22 @@ async def test_an_answer_of_the_users_own_leads_where_he_says() -> None:
         assert "live job of yours" in words(app)
         await pilot.press("b")
         await until(pilot, lambda: isinstance(app.screen, DiagnosisScreen))
+
+
+async def test_the_picked_job_stays_picked_when_another_comes_above_it() -> None:
+    app = demo()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "Pick one" in words(app))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: app.session.diagnosis is not None)
+        await pilot.press("j")
+        await until(pilot, lambda: "pid 52310" in shown(app))
+        await pilot.press("down", "down")
+        rows = app.screen.query_one(Rows)
+        picked = rows.lines[rows.cursor]
+        known = app.session.jobs or []
+        app.session.jobs = [known[0] | {"id": "1", "launcher": "another"}, *known]
+        app.refresh_screen()
+        await until(pilot, lambda: "another, pid 1" in shown(app))
+        assert rows.lines[rows.cursor] == picked
+        assert app.screen.lines[rows.cursor][0] == "52310"  # type: ignore[attr-defined]
