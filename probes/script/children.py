@@ -9,24 +9,18 @@ from collections.abc import Iterator
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.facts import SPAWNS, ScriptFacts, handed
 from ddp_assist.probes.script.known import is_pool, is_process
+from ddp_assist.probes.script.locks import LOCKS
 from ddp_assist.probes.script.spots import at, place, spot
 from ddp_assist.probes.script.value import Call, Class, Function, Instance, Process, Value
 
-_LOCKS = (
-    "threading.Lock()",
-    "threading.RLock()",
-    "threading.Semaphore()",
-    "threading.BoundedSemaphore()",
-    "threading.Condition()",
-    "threading.Event()",
-)
-_SPAWNS = SPAWNS
+_HELD = (*LOCKS, "threading.Condition()", "threading.Event()")
+"""What holds a lock can't be pickled."""
 
 
 def starts(facts: ScriptFacts) -> list[tuple[Call, Process | None]]:
     """Every place where a process is started, with the process where its function is known."""
     made = {id(g.process.call.node): g.process for g in facts.gangs if g.process.call is not None}
-    calls = [c for c in facts.traces[0].calls if c.name in _SPAWNS or is_process(c.name)]
+    calls = [c for c in facts.traces[0].calls if c.name in SPAWNS or is_process(c.name)]
     return [(c, made.get(id(c.node))) for c in calls]
 
 
@@ -34,7 +28,7 @@ def started_by(facts: ScriptFacts, call: Call, process: Process | None) -> str:
     """How the process is started: the method named, else what this Python does on Linux."""
     if process is not None:
         return "fork" if process.method == "default" else process.method
-    return "spawn" if call.name in _SPAWNS else "fork"
+    return "spawn" if call.name in SPAWNS else "fork"
 
 
 def guard(facts: ScriptFacts) -> Iterator[Finding]:
@@ -112,7 +106,7 @@ def _first_of_block(tree: ast.Module | None, statement: ast.stmt) -> ast.stmt:
 def target(facts: ScriptFacts) -> Iterator[Finding]:
     """A function that can't be called the way it will be."""
     for call, process in starts(facts):
-        spawned = call.name in _SPAWNS
+        spawned = call.name in SPAWNS
         fn = call.get("fn", 0) if spawned else call.get("target", 1)
         fn_node = call.node_of("fn", 0) if spawned else call.node_of("target", 1)
         args_node = call.node_of("args", 1 if spawned else 3)
@@ -148,7 +142,7 @@ def target(facts: ScriptFacts) -> Iterator[Finding]:
             function = fn.target
         if function is None or call.partial or (given is not None and not given.exact):
             continue
-        if function.named or call.name not in _SPAWNS and function.given:
+        if function.named or call.name not in SPAWNS and function.given:
             continue
         count = (len(given.items or []) if given is not None else 0) + len(function.given)
         named = call.get("kwargs", 4) if not spawned else None
@@ -225,7 +219,7 @@ def pickling(facts: ScriptFacts) -> Iterator[Finding]:
         method = started_by(facts, call, process)
         if method not in ("spawn", "forkserver"):
             continue
-        spawned = call.name in _SPAWNS
+        spawned = call.name in SPAWNS
         fn = call.get("fn", 0) if spawned else call.get("target", 1)
         node = call.node_of("fn", 0) if spawned else call.node_of("target", 1)
         if (
@@ -306,7 +300,7 @@ def _unpicklable(item: Value, depth: int = 0) -> tuple[str, Value] | None:
             if found is not None:
                 return found
     what = _WHAT.get(item.kind, "")
-    if item.kind in _LOCKS:
+    if item.kind in _HELD:
         what = f"a {item.kind[:-2]}"
     owner = item.target.owner if isinstance(item.target, Instance) else item.target
     if isinstance(owner, Class) and (owner.local or owner.guarded):
@@ -350,7 +344,7 @@ def _made_at(item: Value) -> dict[str, object]:
     made = item.call
     if made is not None:
         where |= {"made_span": place(made.source, made.node), "made_file": str(made.source.path)}
-        where |= {"lock": item.kind[:-2]} if item.kind in _LOCKS else {}
+        where |= {"lock": item.kind[:-2]} if item.kind in _HELD else {}
     return where
 
 
@@ -375,7 +369,7 @@ def notebook(facts: ScriptFacts) -> Iterator[Finding]:
 
 def never_started(facts: ScriptFacts) -> Iterator[Finding]:
     for call, process in starts(facts):
-        if call.name in _SPAWNS or call.stray:
+        if call.name in SPAWNS or call.stray:
             continue
         texts = [s.text for s in facts.project.read()]
         if not any(re.search(r"\.start\b", text) for text in texts):

@@ -1,4 +1,4 @@
-"""Mistakes with what processes share and inherit: locks, forks, start methods, daemons."""
+"""Mistakes with how processes are started, and what they inherit: forks, methods, daemons."""
 
 from __future__ import annotations
 
@@ -7,133 +7,11 @@ from collections.abc import Iterator
 
 from ddp_assist.probes.model import Finding
 from ddp_assist.probes.script.children import started_by, starts
-from ddp_assist.probes.script.facts import SPAWNS, Gang, ScriptFacts, handed
+from ddp_assist.probes.script.facts import SPAWNS, Gang, ScriptFacts
 from ddp_assist.probes.script.known import is_pool, is_process
+from ddp_assist.probes.script.locks import how, takes
 from ddp_assist.probes.script.spots import at, place
 from ddp_assist.probes.script.value import Call, Class, Function, Instance, Value
-
-_LOCKS = (
-    "threading.Lock()",
-    "threading.RLock()",
-    "threading.Semaphore()",
-    "threading.BoundedSemaphore()",
-    "threading.Condition()",
-    "threading.Event()",
-)
-_SPAWNS = SPAWNS
-
-
-def locks(facts: ScriptFacts) -> Iterator[Finding]:
-    """A threading lock that is meant to hold between processes."""
-    threads = (
-        any(c.name == "threading.Thread" for c in facts.traces[0].calls)
-        or "ThreadPool" in facts.source.text
-    )
-    for gang in facts.gangs:
-        if not gang.process.number:
-            continue
-        method = _how(gang)
-        call = gang.process.call
-        passed = [i for i in (handed(call) if call is not None else []) if i.kind in _LOCKS[:4]]
-        used = [c for c in gang.streams[0] if _takes(c) and c.receiver is not None]
-        for value, where in [*((p, call) for p in passed), *((u.receiver, u) for u in used)]:
-            if value is None or where is None or value.call is None:
-                continue
-            other = value.call.process.number != gang.process.number
-            if (
-                not other
-                or (value not in passed and threads)
-                or (value in passed and method != "fork")
-            ):
-                continue
-            if value not in passed and not _is_shared_work(gang):
-                continue
-            if method != "fork" and not value.call.top:
-                continue  # it came out of an object that was pickled, and knows how to be
-            name = value.kind[:-2]
-            sentence = (
-                f"a {name} only holds between the threads of one process: every worker process "
-                "has its "
-                "own copy of it; use the Lock of multiprocessing and hand it to the workers"
-            )
-            made = value.call
-            yield at(
-                where,
-                "lock-not-shared",
-                sentence,
-                lock=name,
-                made_file=str(made.source.path),
-                made_span=place(made.source, made.node),
-                made_line=made.source.line(getattr(made.node, "lineno", 1)),
-                function_span=place(gang.process.function.source, gang.process.function.node)
-                if gang.process.function
-                else None,
-                start_span=place(call.source, call.node) if call is not None else None,
-                method=method,
-            )
-            return
-    yield from _not_shared_tensor(facts)
-
-
-def _takes(call: Call) -> bool:
-    return (
-        call.receiver is not None
-        and call.receiver.kind in _LOCKS[:4]
-        and call.name.endswith((".__enter__", ".acquire"))
-    )
-
-
-def _is_shared_work(gang: Gang) -> bool:
-    """Whether there is more than one of these processes: one alone needs no such lock."""
-    return gang.many is not False
-
-
-def _how(gang: Gang) -> str:
-    """fork is what Linux does where nobody says otherwise."""
-    return "fork" if gang.process.method == "default" else gang.process.method
-
-
-def _not_shared_tensor(facts: ScriptFacts) -> Iterator[Finding]:
-    """A module-level tensor that the workers change and the parent reads afterwards."""
-    main = facts.main.streams[0]
-    for gang in facts.gangs:
-        call = gang.process.call
-        if not gang.process.number or call is None or call not in main:
-            continue
-        after = main[main.index(call) + 1 :]
-        for change in gang.streams[0]:
-            value = change.receiver
-            inplace = change.name.endswith((".__setitem__", ".__iadd__")) or re.search(
-                r"\.[a-z_]+[a-z]_$", change.name
-            )
-            if (
-                value is None
-                or value.call is None
-                or not inplace
-                or not value.kind.startswith("torch.")
-            ):
-                continue
-            if value.call.process.number or "share_memory" in value.kind or not value.call.top:
-                continue
-            if any(
-                c.name.endswith("share_memory_")
-                and c.receiver is not None
-                and c.receiver.call is value.call
-                for c in main
-            ):
-                continue
-            if any(item.call is value.call for item in handed(call)):
-                continue  # torch's own pickling shares a tensor that is handed over
-            if any(c.receiver is not None and c.receiver.call is value.call for c in after):
-                sentence = (
-                    "the workers change a copy of this tensor: what a module holds is not "
-                    "shared between processes"
-                )
-                made = value.call
-                where: dict[str, object] = {"made_span": place(made.source, made.node)}
-                where |= {"made_file": str(made.source.path), "method": _how(gang)}
-                yield at(change, "lock-not-shared", sentence, tensor=True, **where)
-                return
 
 
 def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
@@ -142,7 +20,7 @@ def fork_cuda(facts: ScriptFacts) -> Iterator[Finding]:
         call = gang.process.call
         if not gang.process.number or call is None or call not in main:
             continue
-        method = _how(gang)
+        method = how(gang)
         if method != "fork":
             continue
         before = [
@@ -250,17 +128,17 @@ def fork_threads(facts: ScriptFacts) -> Iterator[Finding]:
     )
     if thread is None:
         return
-    held = {id(c.receiver.call) for c in main if c.thread and _takes(c) and c.receiver is not None}
+    held = {id(c.receiver.call) for c in main if c.thread and takes(c) and c.receiver is not None}
     for gang in facts.gangs:
         call = gang.process.call
         if not gang.process.number or call is None or call not in main or main.index(call) < thread:
             continue
-        if _how(gang) != "fork":
+        if how(gang) != "fork":
             continue
         wants = [
             c
             for c in gang.streams[0]
-            if _takes(c) and c.receiver is not None and id(c.receiver.call) in held
+            if takes(c) and c.receiver is not None and id(c.receiver.call) in held
         ]
         started = any(c.name == "threading.Thread().start" for c in main[: main.index(call)])
         span = _context(call)
@@ -407,7 +285,7 @@ def daemonic(facts: ScriptFacts) -> Iterator[Finding]:
                 else 0
             )
             if (
-                inner.name in _SPAWNS
+                inner.name in SPAWNS
                 or is_process(inner.name)
                 or is_pool(f"{inner.name}()")
                 or (isinstance(workers, int) and workers > 0)
@@ -429,7 +307,7 @@ def daemonic(facts: ScriptFacts) -> Iterator[Finding]:
 def dropped(facts: ScriptFacts) -> Iterator[Finding]:
     calls = facts.traces[0].calls
     for call in calls:
-        wait = call.get("join", 3) if call.name in _SPAWNS else None
+        wait = call.get("join", 3) if call.name in SPAWNS else None
         if wait is None or wait.const is not False or call.stray:
             continue
         joined = [
@@ -448,7 +326,6 @@ def dropped(facts: ScriptFacts) -> Iterator[Finding]:
 
 
 CHECKS = (
-    locks,
     fork_cuda,
     fork_threads,
     start_method,
