@@ -62,7 +62,7 @@ ROADS = {
         env=(("TERM", "screen-256color"),),
     ),
     "a folder of logs": Road(
-        "l|Open a log|{folder}|work|\r|recognised", "missing-env", env=(("TERM", "linux"),),
+        "l|Open a log|{folder}|/work|\r|recognised", "missing-env", env=(("TERM", "linux"),),
         log="[rank0]: ValueError: Error initializing torch.distributed using env:// rendezvous: "
         "environment variable MASTER_ADDR expected, but not set\n",
     ),
