@@ -39,6 +39,7 @@ class DiagnosisScreen(Framed):
     def __init__(self, session: Session, cause: str | None = None) -> None:
         super().__init__(session)
         self.wanted = cause
+        self.causes: list[Ranked] = []
 
     def head(self) -> str:
         return f"ddp-assist > Diagnosis   ({len(self.session.answered)} probes looked)"
@@ -52,7 +53,8 @@ class DiagnosisScreen(Framed):
         self.query_one(Rows).focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "fix" or self.session.diagnosis is not None
+        """What is offered is what is shown: the app may know more already."""
+        return action != "fix" or (self.session.diagnosis is not None and bool(self.causes))
 
     def show(self) -> None:
         self.causes = list(self.session.causes)
