@@ -152,7 +152,7 @@ def main() -> None:
 
 
 def _swept(code: int) -> int:
-    shutil.rmtree(sys.path[0], ignore_errors=True)
+    shutil.rmtree(os.path.dirname(sys.path[0]), ignore_errors=True)
     return code
 
 

@@ -25,7 +25,6 @@ def say(facts: Facts) -> None:
 
 def from_files() -> Facts:
     import importlib.util
-    from importlib import metadata
 
     facts: Facts = {
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -35,6 +34,8 @@ def from_files() -> Facts:
     spec = importlib.util.find_spec("torch")
     if spec is None:
         return dict(facts, found=False)
+    from importlib import metadata
+
     facts.update(found=True, origin=spec.origin, nccl_packages={})
     for dist in metadata.distributions(path=_beside(spec.origin)):
         file_name = os.path.basename(str(getattr(dist, "_path", ""))).lower()
