@@ -11,7 +11,7 @@ from typing import Any
 
 from ddp_assist.probes.logs.engine import PatternSet, compiled
 from ddp_assist.probes.logs.excerpt import TELLING, Excerpt
-from ddp_assist.probes.logs.signatures import Signature, signatures
+from ddp_assist.probes.logs.signatures import Signature, anchors, signatures
 
 ENOUGH = 1_000
 """So many hits of one signature in one log are counted; more say nothing new."""
@@ -137,13 +137,13 @@ class Scanner:
 
 def _any_of(*known: Signature, also: Sequence[str] = (), strict: Container[bytes] = ()) -> Any:
     """Matches wherever one of the signatures may; of `strict` words the whole pattern must."""
-    anchors = set(also)
+    looked_for = set(also)
     for each in known:
-        for anchor in each.anchors:
+        for anchor in anchors(each.pattern):
             loose = anchor.replace("\\", "").encode() not in strict
-            anchors.add(anchor if loose or each.span else f"(?m:{each.pattern})")
+            looked_for.add(anchor if loose or each.span else f"(?m:{each.pattern})")
     # An empty alternation would match everywhere.
-    return compiled("|".join(sorted(anchors)) or r"\A\z\b", captures=False)
+    return compiled("|".join(sorted(looked_for)) or r"\A\z\b", captures=False)
 
 
 class _Attention:

@@ -48,15 +48,6 @@ class Signature:
     """Told only where nothing bad is known in the logs: what any failure may end with."""
     file: str = ""
 
-    @property
-    def anchors(self) -> tuple[str, ...]:
-        """Patterns for a fast first look; one of them matches inside every match."""
-        words = required(self.pattern)
-        if words is None:
-            return (f"(?m:{self.pattern})",)
-        form = "(?i:{})" if ignores_case(self.pattern) else "{}"
-        return tuple(form.format(re.escape(word)) for word in sorted(words))
-
     def holds(self, groups: Mapping[str, str]) -> bool:
         """Whether the numbers of a match stand to each other as they must."""
         if not self.more:
@@ -68,6 +59,17 @@ class Signature:
         """What the line says, with what it names; what it does not name is left out."""
         text = string.Formatter().vformat(self.says, (), _Named(data))
         return " ".join(re.sub(r"\(\s*\)", "", text).split())
+
+
+@cache
+def anchors(pattern: str) -> tuple[str, ...]:
+    """Patterns for a fast first look; one of them matches inside every match. Asked for again and
+    again in a chatty log, and taking a pattern apart is slow."""
+    words = required(pattern)
+    if words is None:
+        return (f"(?m:{pattern})",)
+    form = "(?i:{})" if ignores_case(pattern) else "{}"
+    return tuple(form.format(re.escape(word)) for word in sorted(words))
 
 
 class _Named(dict[str, str]):
