@@ -62,6 +62,11 @@ _MPI = re.compile(
     r"process rank (?P<rank>\d{1,6}) with PID (?P<pid>\d{1,9})"
     r".{0,80}exited on signal (?P<signal>\d{1,2})"
 )
+# Each of the patterns above holds one of these; most lines of a log hold none.
+_TELLING = re.compile(
+    r"exit|return|\brc\b|terminated|killed|fault|error|aborted|hangup|signal|oom|out of memory",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,8 @@ def _with_rank(end: End, all_ends: list[End]) -> End:
 
 def _in_line(line: Line) -> Iterator[End]:
     text = line.text if len(line.text) < 4096 else line.text[:4096]
+    if not _TELLING.search(text):
+        return
     for said in _SAID.finditer(text):
         yield _end(line, said.groupdict())
     for pattern in (_AGENT, _SPAWN, _SLURM, _SLURM_EXIT, _MPI, _LAUNCHER, _SHELL, _OOM):

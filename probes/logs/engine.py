@@ -48,7 +48,8 @@ class PatternSet:
     """Many patterns at once: which of them match a text."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        self._each = [compiled(pattern) for pattern in patterns]
+        self._sources = tuple(patterns)
+        self._each: dict[int, Any] = {}
         self._set: Any = None
         if re2 is not None and patterns:
             self._set = re2.Set.SearchSet(_options())
@@ -57,13 +58,16 @@ class PatternSet:
             self._set.Compile()
 
     def __getitem__(self, index: int) -> Any:
+        """Few of many are ever wanted by themselves, so each is made ready when it is."""
+        if index not in self._each:
+            self._each[index] = compiled(self._sources[index])
         return self._each[index]
 
     def among(self, text: bytes) -> Iterator[int]:
         if self._set is not None:
             yield from sorted(self._set.Match(text) or ())
         else:
-            yield from (i for i, each in enumerate(self._each) if each.search(text))
+            yield from (i for i in range(len(self._sources)) if self[i].search(text))
 
 
 def named(pattern: Any) -> set[str]:

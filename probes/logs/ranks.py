@@ -102,30 +102,26 @@ def taken_apart(file: str, number: int, text: str, rank: int | None = None) -> L
         text = text[quoted.end() :]
     if stamp := _STAMP.match(text):
         when, text = _when(stamp.group()), text[stamp.end() :]
-    line = Line(file, number, text, rank)
+    host: str | None = None
+    labelled = False
     for _ in range(3):
-        label = next(filter(None, (pattern.match(line.text) for pattern in _LABELS)), None)
-        if label is None:
+        for pattern in _LABELS:
+            if label := pattern.match(text):
+                break
+        else:
             break
-        line = _relabelled(line, label)
-    inside = _RANK_INSIDE.search(line.text, 0, 400)
-    if inside and line.rank is None:
-        line = replace(line, rank=_number(inside.group(1) or inside.group(2)))
-    if nccl := _NCCL.search(line.text, 0, 200):
-        line = replace(line, host=line.host or nccl["host"])
-    return replace(line, when=_when(line.text) if when is None else when)
-
-
-def _relabelled(line: Line, label: re.Match[str]) -> Line:
-    found = label.groupdict()
-    rank = _number(found.get("rank"))
-    return replace(
-        line,
-        text=line.text[label.end() :],
-        rank=rank if rank is not None else line.rank,
-        host=found.get("host") or line.host,
-        labelled=line.labelled or found.get("how") == "rank",
-    )
+        found = label.groupdict()
+        if (told := _number(found.get("rank"))) is not None:
+            rank = told
+        host = found.get("host") or host
+        labelled = labelled or found.get("how") == "rank"
+        text = text[label.end() :]
+    if rank is None and (inside := _RANK_INSIDE.search(text, 0, 400)):
+        rank = _number(inside.group(1) or inside.group(2))
+    if host is None and " [" in text and (nccl := _NCCL.search(text, 0, 200)):
+        host = nccl["host"]
+    when = _when(text) if when is None else when
+    return Line(file, number, text, rank, host, when, labelled)
 
 
 def _number(text: str | None) -> int | None:

@@ -28,10 +28,18 @@ class Log:
     notes: list[str] = field(default_factory=list)
     unreadable: str = ""
     size: int = 0
+    whole: bool = False
+    """Whether it was read to its end: its lines stay as they are then."""
+    _lines: list[Line] | None = None
 
     def lines(self) -> list[Line]:
-        return [taken_apart(self.name, number, text, self.rank)
-                for number, text in self.excerpt.lines()]  # fmt: skip
+        if self._lines is not None:
+            return self._lines
+        lines = [taken_apart(self.name, number, text, self.rank)
+                 for number, text in self.excerpt.lines()]  # fmt: skip
+        if self.whole:
+            self._lines = lines
+        return lines
 
 
 @dataclass(slots=True)
@@ -135,6 +143,7 @@ def _one(source: Source, share: int, now: Reading | None) -> Log:
         log.unreadable = str(why)
     if not log.unreadable and log.size <= LARGEST:
         _add_broken_lines(log)
+    log.whole = True
     return log
 
 
