@@ -39,8 +39,14 @@ suite:
 proof: $(VENV)/.dev
 	$(BIN)/python tests/live/live_proof.py -t $(or $(TABLE),docs/proof.md) $(or $(ARGS),-v 1)
 
+# Twice each, one sitting after the other: the spread is that of both. Then what is no comparison.
 bench: $(VENV)/.dev
-	for part in $(or $(PART),start keys check processes sockets jobs run text script trials logs fleet proof growth); do \
+	for sitting in 1 2; do \
+	  for part in $(or $(PART),start keys check processes sockets jobs run trials logs fleet proof waits); do \
+	    echo "== $$part"; SITTING=$$sitting PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
+	  done; \
+	done
+	for part in $(if $(PART),,text script growth); do \
 	  echo "== $$part"; PYTHONPATH=tests/typing $(BIN)/python benchmarks/$$part.py || exit 1; \
 	done
 	PYTHONPATH=tests/typing $(BIN)/python benchmarks/readme.py

@@ -88,20 +88,60 @@ def row(what: str, peer: str, here: Sequence[float], there: Sequence[float], **m
         "what": what, "peer": peer, "here_s": statistics.median(here),
         "peer_s": statistics.median(there), "times": round(statistics.median(times), 2),
         "times_from": round(times[0], 2), "times_to": round(times[-1], 2),
-        "rounds": len(times), **more,
+        "here": [float(f"{a:.5g}") for a in here], "there": [float(f"{b:.5g}") for b in there],
+        **more,
     }  # fmt: skip
 
 
-def keep(part: str, rows: Sequence[Row]) -> None:
-    """Prints the rows, and writes them with the machine they were measured on."""
+def keep(part: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Prints the rows, and writes them with the machine they were measured on.
+
+    One sitting's spread says little of the next one's. A SITTING after the first adds its rounds
+    to those that are kept, so that the spread is that of all of them.
+    """
     RESULTS.mkdir(exist_ok=True)
-    result = {"benchmark": part, "machine": machine(), "rows": [dict(row) for row in rows]}
+    sitting = int(os.environ.get("SITTING", "1"))
+    if sitting > 1:
+        rows = [_with(each, kept(part)) for each in rows]
+    result = {"benchmark": part, "machine": machine(), "sittings": sitting,
+              "rows": [dict(row) for row in rows]}  # fmt: skip
     (RESULTS / f"{part}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(f"{part}: {result['machine']}")
     for each in rows:
-        shown = {key: value for key, value in each.items() if key not in ("what", "peer")}
+        unsaid = ("what", "peer", "here", "there")
+        shown = {key: value for key, value in each.items() if key not in unsaid}
         print(f"  {each.get('what', '')} | {each.get('peer', '')}")
         print("    " + ", ".join(f"{key} {brief(value)}" for key, value in shown.items()))
+    return rows
+
+
+def kept(part: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads((RESULTS / f"{part}.json").read_text())
+    return found
+
+
+def _with(new: Row, earlier: Mapping[str, Any]) -> Row:
+    """A row with the rounds of its earlier sittings as well."""
+    if "here" not in new:
+        return new
+    alike = (r for r in earlier["rows"] if all(r.get(k) == new[k] for k in ("what", "peer")))
+    if (old := next(alike, None)) is None:
+        return new
+    here, there = [*old["here"], *new["here"]], [*old["there"], *new["there"]]
+    measured = row(new["what"], new["peer"], here, there)
+    return {**new, **measured}
+
+
+def spoken(seconds: float) -> str:
+    return f"{seconds * 1e3:.2g} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def between(page: Path, name: str, text: str) -> None:
+    """Writes a text between the marks that stand for it in a page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def brief(value: Any) -> str:

@@ -5,23 +5,16 @@ The rows stand here by part and name, at most ten, the ones a user waits for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from measuring import RESULTS, ROOT
+from measuring import ROOT, between, kept, spoken
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ROWS = (
     ("start", "first screen"), ("check", "check"), ("sockets", "owner"), ("processes", "pass"),
-    ("trials", "2 ranks, warm"), ("trials", "2 ranks, cold"), ("logs", "log of 64"),
+    ("trials", "2 ranks, warm"), ("trials", "2 ranks, cold"), ("logs", "500 MB log of 64"),
     ("jobs", "jobs"), ("fleet", "16 nodes"), ("proof", "the port is held"),
 )  # fmt: skip
-
-
-def load(part: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads((RESULTS / f"{part}.json").read_text())
-    return found
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -32,12 +25,8 @@ def line(row: Mapping[str, Any]) -> str:
             f"{row['peer']} {spoken(row['peer_s'])}{theirs} | {times} |")  # fmt: skip
 
 
-def spoken(seconds: float) -> str:
-    return f"{seconds * 1e3:.2g} ms" if seconds < 0.1 else f"{seconds:.2f} s"
-
-
 def table() -> str:
-    parts = {part: load(part) for part, _ in ROWS}
+    parts = {part: kept(part) for part, _ in ROWS}
     rows = []
     for part, name in ROWS:
         found = next(row for row in parts[part]["rows"] if row.get("name") == name)
@@ -45,16 +34,13 @@ def table() -> str:
     host = parts["check"]["machine"]
     where = f"{host['cores']} cores ({host['cpu'] or host['machine']}), {host['system']}"
     said = (f"On {where}, Python {host['python']}, torch {host['torch']}; medians, both sides in "
-            "turn in one run, and between which ratios the rounds lay.")  # fmt: skip
+            "turn, in two sittings, and between which ratios all rounds lay.")  # fmt: skip
     head = ["| what you wait for | here | what people use today | times |", "|---|---|---|---|"]
     return "\n".join([said, "", *head, *rows])
 
 
 def main() -> None:
-    path = ROOT / "README.md"
-    before, _, rest = path.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}")
+    between(ROOT / "README.md", "measured", table())
 
 
 if __name__ == "__main__":
