@@ -26,6 +26,7 @@ from ddp_assist.probes.model import Finding, Probe, Target, Weight, unknown
 from ddp_assist.probes.network.endpoints import endpoints
 from ddp_assist.probes.network.scope import runs_elsewhere
 from ddp_assist.probes.runner import Told, run
+from ddp_assist.probes.script.facts import collector_rests
 from ddp_assist.probes.script.whereabouts import whereabouts
 
 _MOST_QUOTED = 8
@@ -184,6 +185,7 @@ def conclude(diagnosis: Diagnosis, tree: Tree | None = None) -> Diagnosis:
     return diagnosis
 
 
+@collector_rests()
 def diagnose(
     question: Question,
     told: Told | None = None,

@@ -10,8 +10,8 @@ from typing import Any
 
 from ddp_assist.probes.host.words import brief
 from ddp_assist.probes.model import Evidence, Finding, Target
-from ddp_assist.probes.script.facts import script_of
-from ddp_assist.probes.script.read import ScriptError, Source, read_project
+from ddp_assist.probes.script.facts import read_facts, script_of
+from ddp_assist.probes.script.read import ScriptError, Source
 from ddp_assist.probes.script.torch_names import used
 
 BACKEND = re.compile(r"nccl|mpi|ucc|xccl|gloo", re.I)
@@ -41,8 +41,8 @@ def _missing(
     if script is None:
         return
     try:
-        project = read_project(script, target.cwd)
-    except ScriptError:
+        project = read_facts(target, script).project
+    except (ScriptError, RecursionError):
         return  # the probe of scripts says so
     if project.main.tree is not None:
         for module in sorted(_imported(project.main.tree)):

@@ -20,7 +20,7 @@ from ddp_assist.probes.script import (
     store_use,
     stores,
 )
-from ddp_assist.probes.script.facts import ScriptFacts, collector_rests, read_facts, script_of
+from ddp_assist.probes.script.facts import ScriptFacts, read_facts, script_of
 from ddp_assist.probes.script.read import ScriptError
 
 Check = Callable[[ScriptFacts], Iterable[Finding]]
@@ -123,8 +123,7 @@ def look(target: Target) -> Iterator[Finding]:
         yield unknown("script", "the launch names no script that can be read")
         return
     try:
-        with collector_rests():
-            seen = list(findings(read_facts(target, script)))
+        seen = list(findings(read_facts(target, script)))
     except RecursionError:
         yield unknown(
             "script", f"{script.name} is nested too deeply to be followed", file=str(script)

@@ -6,8 +6,9 @@ import contextlib
 import gc
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -172,11 +173,50 @@ def collector_rests() -> Iterator[None]:
             gc.enable()
 
 
-@collector_rests()
 def read_facts(
     target: Target, script: Path, instead: Mapping[Path, str] | None = None
 ) -> ScriptFacts:
-    """Read the script and follow it as rank 0 and as rank 1. Raises ScriptError."""
+    """Read the script and follow it as rank 0 and as rank 1. Raises ScriptError.
+
+    Several probes ask for the same script, and it is followed once: until one of its files is
+    written, or one comes to them.
+    """
+    global _last
+    if instead:
+        return _read_facts(target, script, instead)
+    asked = (script, target.plan, target.plans, target.env)
+    with _following:
+        if _last is None or _last[0] != asked or _last[1] != _stamps(_last[2].project):
+            facts = _read_facts(target, script, None)
+            _last = (asked, _stamps(facts.project), facts)
+        known = _last[2]
+    # Whoever asks for further files of the project adds them to his own copy.
+    project = replace(known.project, sources=dict(known.project.sources))
+    return replace(known, target=target, project=project)
+
+
+_following = Lock()
+_last: tuple[object, object, ScriptFacts] | None = None
+
+
+def _stamps(project: Project) -> list[tuple[int, int, int] | None]:
+    files = [source.path for source in project.read()]
+    folders = {path.parent for path in files} | set(project.roots)
+    return [_stamp(path) for path in (*files, *sorted(folders))]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
+@collector_rests()
+def _read_facts(
+    target: Target, script: Path, instead: Mapping[Path, str] | None
+) -> ScriptFacts:
     plan = target.plan
     project = read_project(script, plan.cwd if plan else None, instead)
     environment = plan.environment(target.env) if plan else dict(target.env)

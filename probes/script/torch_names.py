@@ -20,7 +20,8 @@ def used(tree: ast.Module, modules: frozenset[str]) -> dict[tuple[str, str], int
             if module in modules and not name.startswith("_"):
                 line = getattr(node, "lineno", 1)
                 found[(module, name)] = min(line, found.get((module, name), line))
-    return {key: line for key, line in found.items() if key not in _assigned(tree, aliases)}
+    assigned = _assigned(tree, aliases)
+    return {key: line for key, line in found.items() if key not in assigned}
 
 
 def _aliases(tree: ast.Module) -> Iterator[tuple[str, str]]:
