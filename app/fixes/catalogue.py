@@ -11,6 +11,7 @@ MODULES = (
     "launch_edits",
     "script_edits",
     "script_loaders",
+    "script_modules",
     "script_numbered",
     "script_port",
     "script_shadow",

@@ -13,6 +13,7 @@ from ddp_assist.app.fixes import (
     script_held,
     script_hosts,
     script_meeting,
+    script_modules,
     script_processes,
     script_stores,
 )
@@ -30,5 +31,6 @@ CURES: Mapping[str, Cure] = {
     **script_collectives.CURES,
     **script_devices.CURES,
     **script_code.CURES,
+    **script_modules.CURES,
 }
 BUILDERS: Mapping[str, Builder] = {name: cure.build for name, cure in CURES.items()}

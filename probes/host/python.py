@@ -46,6 +46,42 @@ def shebang(program: str, env: Mapping[str, str], cwd: Path) -> str | None:
     return words[0] if words and PYTHON.match(os.path.basename(words[0])) else None
 
 
+ENVIRONMENTS = re.compile(
+    r"(conda|mamba|micromamba|poetry|uv|pdm|pipenv|rye|pixi|hatch|docker|podman|nerdctl|singularity"
+    r"|apptainer|enroot|shifter|ch-run|sudo|su|runuser|doas|chroot|nix|nix-shell|guix|direnv|spack)$"
+)
+"""Words in front of a launcher behind which another Python may stand under the same name."""
+
+
+def of_launch(target: Target) -> str | None:
+    """The Python that will run the script, where the launch leaves no doubt."""
+    if target.python:
+        return target.python
+    plan = target.plan
+    if plan is None or not plan.words or "PATH" in plan.unclear:
+        return None
+    boxed = any(o.name.endswith(("container", "container-image")) for o in plan.options)
+    if boxed or any(ENVIRONMENTS.match(os.path.basename(word)) for word in plan.prefix):
+        return None
+    env = environment(target)
+    word = env.get("PYTHON_EXEC") or plan.python
+    if "/" not in (word or plan.words[0]) and "PATH" not in env:
+        return None
+    if word:
+        return which(word, env, plan.cwd)
+    program = which(plan.words[0], env, plan.cwd)
+    return shebang(program, env, plan.cwd) if program else None
+
+
+def startable(env: Mapping[str, str]) -> dict[str, str]:
+    """What a process can be started with at all."""
+    return {
+        k: v
+        for k, v in env.items()
+        if k and "=" not in k and "\0" not in k + v and len(v) < 100_000
+    }
+
+
 def interpreter(target: Target) -> str | None:
     """The Python to ask about torch: the one that the launch, the job or the shell would use."""
     if target.python:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddp_assist.probes.child import Answer, ask
-from ddp_assist.probes.host.python import environment, interpreter
+from ddp_assist.probes.host.python import environment, interpreter, startable
 from ddp_assist.probes.host.shadow import folders, shadows
 from ddp_assist.probes.host.words import brief, several
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
@@ -29,7 +29,7 @@ def _look(target: Target) -> Iterator[Finding]:
         yield unknown("torch", "the launch's Python is not found")
         return
     env = environment(target)
-    answer = _asked(python, _sane(env), _is_wanted(target))
+    answer = _asked(python, startable(env), _is_wanted(target))
     shown = brief(python)
     see = (
         Evidence(
@@ -119,15 +119,6 @@ def _stamp(answer: Answer) -> tuple[int, int] | None:
 def _is_wanted(target: Target) -> bool:
     """Importing takes seconds: only where there is something to run, never for a mere look."""
     return target.plan is not None or target.script is not None
-
-
-def _sane(env: Mapping[str, str]) -> dict[str, str]:
-    """What a process can be started with at all."""
-    return {
-        k: v
-        for k, v in env.items()
-        if k and "=" not in k and "\0" not in k + v and len(v) < 100_000
-    }
 
 
 def _data(files: Mapping[str, Any], after: Mapping[str, Any] | None, shown: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def do_import(tracer: Tracer, node: ast.Import) -> None:
     for alias in node.names:
+        tracer.imports(alias.name, node)
         found = tracer.load(alias.name)
         if alias.asname:
             tracer.bind(alias.asname, found)
@@ -42,6 +43,8 @@ def do_import_from(tracer: Tracer, node: ast.ImportFrom) -> None:
             return
         parts = parts[: max(len(parts) - up, 0)]
         base = ".".join([*parts, *([base] if base else [])])
+    if not node.level:
+        tracer.imports(base, node)
     module = tracer.load(base) if base else Value()
     for alias in node.names:
         if alias.name == "*":

@@ -14,6 +14,7 @@ from ddp_assist.probes.script import (
     groups,
     locks,
     meeting,
+    modules,
     ranks,
     rounds,
     starts,
@@ -27,6 +28,7 @@ Check = Callable[[ScriptFacts], Iterable[Finding]]
 CHECKS: tuple[Check, ...] = tuple(
     chain(
         code.CHECKS,
+        modules.CHECKS,
         meeting.CHECKS,
         starts.CHECKS,
         groups.CHECKS,
@@ -61,6 +63,7 @@ _BAD = [
     "process-group-twice",
     "name-missing-in-script",
     "module-shadowed",
+    "module-missing",
     "error-masked",
     "missing-main-guard",
     "spawn-target-invalid",
@@ -95,6 +98,7 @@ _MAYBE = [
     "local-rank-as-rank",
     "local-rank-argument",
     "name-missing-in-script",
+    "module-missing",
     "error-masked",
     "fork-with-threads",
     "launcher-port-overridden",
@@ -138,7 +142,7 @@ def look(target: Target) -> Iterator[Finding]:
         )
         return
     yield from seen
-    if not any(OUTCOMES[f.outcome] == "bad" for f in seen):
+    if not any(OUTCOMES.get(f.outcome) == "bad" or f.outcome == "unknown" for f in seen):
         yield Finding(
             "script",
             "fine",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ddp_assist.probes.script import known
 from ddp_assist.probes.script.comprehensions import item_of
 from ddp_assist.probes.script.read import Source
 from ddp_assist.probes.script.value import (
@@ -172,10 +174,12 @@ def run_with(tracer: Tracer, items: Sequence[ast.withitem], body: list[ast.stmt]
     call = tracer.happens(f"{value.kind}.__enter__", item.context_expr, (), receiver=value)
     entered = tracer.own_method(value, "__enter__", item.context_expr) or value
     tracer.within = (*kept, value)
+    tracer.forgiving += 1  # what it does with an error of its body nobody knows
     if item.optional_vars is not None:
         tracer.assign(item.optional_vars, entered)
     ended = run_with(tracer, items[1:], body)
     tracer.within = kept
+    tracer.forgiving -= 1
     tracer.own_method(value, "__exit__", call.node)
     return ended
 
@@ -208,10 +212,16 @@ def _with_generator(
 def do_try(tracer: Tracer, node: ast.Try) -> str:
     kept = tracer.tries
     tracer.tries = (*kept, node)
+    forgiven = _forgives(node)
+    tracer.forgiving += forgiven
     before = dict(tracer.names)
     ended = tracer.block(node.body)
     tracer.tries = kept
+    tracer.forgiving -= forgiven
     after = dict(tracer.names)
+    if forgiven and any(isinstance(part, ast.Import | ast.ImportFrom) for part in node.body):
+        for name in before.keys() & after.keys():  # flags that say whether the import went well
+            after[name] = join(before[name], after[name])
     tracer.handler += 1
     for handler in node.handlers:
         tracer.names.clear()
@@ -234,6 +244,29 @@ def do_try(tracer: Tracer, node: ast.Try) -> str:
     if not ended:
         ended = tracer.block(node.orelse)
     return tracer.block(node.finalbody) or ended
+
+
+def _forgives(node: ast.Try) -> bool:
+    """Whether a module that is not there may be no error in the body."""
+    return any(_catches(h.type) and not _gives_up(h.body) for h in node.handlers)
+
+
+def _catches(kind: ast.expr | None) -> bool:
+    """Whether it catches a missing module; of what is no plain built-in name nobody knows."""
+    if isinstance(kind, ast.Tuple):
+        return any(map(_catches, kind.elts))
+    error = getattr(builtins, kind.id, None) if isinstance(kind, ast.Name) else None
+    known = isinstance(error, type) and issubclass(error, BaseException)
+    return not known or issubclass(ModuleNotFoundError, error)  # type: ignore[arg-type]
+
+
+def _gives_up(body: list[ast.stmt]) -> bool:
+    """`raise ImportError("install it")`, or an exit."""
+    last = body[-1]
+    exits = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)
+    return isinstance(last, ast.Raise) or (
+        exits and known.ends(ast.unparse(last.value.func))  # type: ignore[attr-defined]
+    )
 
 
 def do_match(tracer: Tracer, node: ast.Match) -> str:

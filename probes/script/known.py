@@ -31,6 +31,12 @@ WORLD_SIZE: Final = {
 }
 NODE_RANK: Final = {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID"}
 
+_HOST_NAME: Final = (
+    "socket.gethostname()", "platform.node()", "os.uname().nodename", "socket.getfqdn()",
+)  # fmt: skip
+HOST_NAMES: Final = frozenset(kind + of for kind in _HOST_NAME for of in ("", ".split()[]"))
+"""What this host is called, or the first part of it."""
+
 COLLECTIVES: Final = {
     "all_reduce",
     "broadcast",

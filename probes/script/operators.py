@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from ddp_assist.probes.script import known
 from ddp_assist.probes.script.constants import quiet
 from ddp_assist.probes.script.parts import present
 from ddp_assist.probes.script.value import (
@@ -176,7 +177,15 @@ def of_compare(evaluate: Evaluator, node: ast.Compare) -> Value:
         ):
             return Value(of=of)
         return Value(const=quiet(_OPERATORS[type(op)], first.const, second.const), of=of)
-    return Value(of=of)
+    return Value(role=_on_host(first, second, op) or _on_host(second, first, op), of=of)
+
+
+def _on_host(own: Value, named: Value, op: ast.cmpop) -> str:
+    """`socket.gethostname() == "node1"`: true on one host only, so it is never taken as known."""
+    if own.kind not in known.HOST_NAMES or not isinstance(named.const, str):
+        return ""
+    words = {ast.Eq: "host", ast.NotEq: "not-host"}
+    return f"{words[type(op)]}:{named.const}" if type(op) in words else ""
 
 
 def of_choice(evaluate: Evaluator, node: ast.IfExp) -> Value:

@@ -63,6 +63,8 @@ class Trace:
     complete: bool = True
     on_rank: set[int] = field(default_factory=set)
     """ids of what decides by the rank: `if`, `a if b else c`, `and`."""
+    optional: set[str] = field(default_factory=set)
+    """Modules whose absence the script lives with, by their first names."""
 
 
 class Tracer:
@@ -89,7 +91,7 @@ class Tracer:
         self.loops: tuple[ast.AST, ...] = ()
         self.arguments: dict[str, Value] = {}
         self.bodies: list[Body] = []
-        self.handler = self.thread = self.steps = self.children = 0
+        self.handler = self.thread = self.steps = self.children = self.forgiving = 0
         self.evaluate = Evaluator(self)
 
     def run(self) -> Trace:
@@ -212,6 +214,14 @@ class Tracer:
             module = self.start(name, source)
             self.process, self.guarded, self.tries, self.within, self.loops = kept
         return Value(kind=name, target=module)
+
+    def imports(self, name: str, node: ast.AST) -> None:
+        """A module is wanted."""
+        first = name.partition(".")[0]
+        if self.forgiving:
+            self.trace.optional.add(first)
+        else:
+            self.happens("import", node, (Value(const=first),))
 
     def bind(self, name: str, value: Value) -> None:
         module = self.module
