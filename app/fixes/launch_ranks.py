@@ -299,6 +299,11 @@ def option_that_counts(situation: Situation) -> Fix | None:
 
     def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
         flag = situation.value("option")
+        inside, at = plan.option(str(situation.value("inside"))), situation.value("at")
+        if inside is not None and isinstance(at, int):
+            if (where := inside.part(at, at + 2)) is not None:
+                yield Edit((where[0], where[0]), " ")
+            return
         host, port = plan.master_addr, plan.master_port or "29400"
         if plan.launcher in ELASTIC and plan.rdzv_backend == "c10d" and host:
             if not plan.rdzv_endpoint:

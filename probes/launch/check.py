@@ -59,6 +59,7 @@ CHECKS = (
     check_ranks.tensorflow,
     check_words.exports,
     check_words.ignored,
+    check_words.swallowed,
     check_words.unknown_options,
     check_words.hostfile,
     check_words.container,

@@ -114,6 +114,27 @@ def ignored(target: Target) -> Iterator[Finding]:
                     yield say(target, plan, "launcher-flag-ignored", sentence, option=f"--{name}")
 
 
+SWALLOWED = re.compile(r"(?<=[^\s-])--(?P<name>[A-Za-z][\w-]+)(?==|$)")
+
+
+def swallowed(target: Target) -> Iterator[Finding]:
+    """An option that was written without a blank before it is part of the value of the last one."""
+    for plan in target.plans:
+        known = TABLES.get(plan.launcher)
+        for one in plan.options if known else ():
+            inside = SWALLOWED.search(one.value or "")
+            name = inside["name"].replace("_", "-") if inside else ""
+            if inside and known and known.known(name) == name:
+                sentence = (
+                    f"there is no blank before {inside[0][:60]}, so it is part of the value of "
+                    f"{one.spelling[:40]}"
+                )
+                yield say(
+                    target, plan, "launcher-flag-ignored", sentence,
+                    option=f"--{name}", inside=one.name, at=inside.start(),
+                )  # fmt: skip
+
+
 def unknown_options(target: Target) -> Iterator[Finding]:
     for plan in target.plans:
         if plan.launcher == "torch.distributed.launch":
