@@ -27,6 +27,7 @@ BUILDERS: Mapping[str, Builder] = {
     "every-process": ranks.every_process,
     "lower-nproc": ranks.lower_nproc,
     "start-all-ranks": ranks.start_all_ranks,
+    "side-by-side": ranks.side_by_side,
     "match-world-size": ranks.match_world_size,
     "ranks-by-task": started.ranks_by_task,
     "srun": ranks.with_srun,

@@ -24,7 +24,7 @@ from ddp_assist.app.fixes.launch_words import (
 from ddp_assist.app.fixes.model import Fix, Situation
 from ddp_assist.probes.host.words import counted
 from ddp_assist.probes.launch.launchers import ELASTIC, whole
-from ddp_assist.probes.launch.plan import Launch, LaunchPlan
+from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan
 from ddp_assist.probes.launch.write import Edit, fitting
 from ddp_assist.probes.script.facts import INIT, read_facts, script_of
 from ddp_assist.probes.script.read import ScriptError
@@ -220,6 +220,30 @@ def start_all_ranks(situation: Situation) -> Fix | None:
     return as_fix(situation, f"start rank {named} too", edited(situation, rule))
 
 
+def side_by_side(situation: Situation) -> Fix | None:
+    """Commands that wait for each other started at the same time, and all of them waited for."""
+    plans = [p for p in situation.target.plans if not p.conditional]
+    if not situation.value("in_turn"):
+        return None
+
+    def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        rest = _REST.match(launch.text, plan.span[1])
+        if plan.background and plan is not plans[-1]:
+            return
+        if rest is None or not plan.editable:
+            raise LaunchError("the commands share their lines with others")
+        if plan is plans[-1]:
+            yield Edit((rest.end(), rest.end()), "\ntrap wait EXIT")
+        else:
+            yield Edit((rest.end(), rest.end()), " &")
+
+    return as_fix(situation, "start them side by side, and wait for all", edited(situation, rule))
+
+
+_REST = re.compile(r"(?:[^;&|#\n\\]|\d?>&\d|&>)*(?=\n|\Z)")
+"""What may follow a command on its line: where its output goes."""
+
+
 def match_world_size(situation: Situation) -> Fix | None:
     """WORLD_SIZE lowered to the ranks that are started."""
     plans = [p for p in situation.target.plans if p.launcher in PLAIN]
@@ -301,8 +325,8 @@ def option_that_counts(situation: Situation) -> Fix | None:
         flag = situation.value("option")
         inside, at = plan.option(str(situation.value("inside"))), situation.value("at")
         if inside is not None and isinstance(at, int):
-            if (where := inside.part(at, at + 2)) is not None:
-                yield Edit((where[0], where[0]), " ")
+            if (dashes := inside.part(at, at + 2)) is not None:
+                yield Edit((dashes[0], dashes[0]), " ")
             return
         host, port = plan.master_addr, plan.master_port or "29400"
         if plan.launcher in ELASTIC and plan.rdzv_backend == "c10d" and host:

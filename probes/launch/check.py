@@ -54,6 +54,7 @@ CHECKS = (
     check_meeting.together,
     check_ranks.node_ranks,
     check_ranks.single_ranks,
+    check_ranks.one_after_another,
     check_ranks.slurm,
     check_ranks.gpus,
     check_ranks.tensorflow,

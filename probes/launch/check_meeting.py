@@ -82,6 +82,8 @@ def malformed(host: str) -> str | None:
     """Why a text can't be the address of a host, if it can't."""
     if "://" in host or "/" in host:
         return "it holds a scheme or a path, where only a host is meant"
+    if "@" in host:
+        return "it names a user, where only a host is meant"
     if PLACEHOLDER.search(host):
         return "it is a placeholder that was never filled in"
     if host != host.strip() or re.search(r"\s", host):

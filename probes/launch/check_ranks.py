@@ -102,6 +102,48 @@ def single_ranks(target: Target) -> Iterator[Finding]:
             yield say(target, numbered[0], "one-of-several", sentence, missing=missing[:64])
 
 
+def one_after_another(target: Target) -> Iterator[Finding]:
+    """Commands of one job that wait for each other, each started when the one before has ended."""
+    if not is_counted(target):
+        return
+    rounds = [group for group in groups(target) if group]
+    for first, then in zip(rounds, rounds[1:], strict=False):
+        one, other = first[-1], then[0]
+        job, number, later = _job(target, one), _number(target, one), _number(target, other)
+        if job is None or job != _job(target, other) or None in (number, later):
+            continue
+        if job[0] <= len(first) or later in [_number(target, p) for p in first]:
+            continue
+        sentence = (
+            f"the command of {later} starts only when that of {number} has ended, which waits for "
+            "it: there is no & behind it"
+        )
+        yield say(target, one, "rank-never-started", sentence, in_turn=True, waits_for=later)
+        return
+
+
+def _job(target: Target, plan: LaunchPlan) -> tuple[int, tuple[str, str]] | None:
+    """How many commands make the job, and where they meet."""
+    if plan.launcher not in PLAIN:
+        count, where = nodes(plan), meets_at(plan)
+    else:
+        seen = plan.environment(target.env)
+        count = whole(seen.get("WORLD_SIZE")) if rank(plan) is not None else None
+        where = seen.get("MASTER_ADDR", ""), seen.get("MASTER_PORT", "")
+    return (count, where) if count is not None and count > 1 and where[0] else None
+
+
+def _number(target: Target, plan: LaunchPlan) -> str | None:
+    """Which part of its job a command is; agents that agree on it are told apart by their hosts."""
+    if plan.launcher in PLAIN:
+        return None if rank(plan) is None else f"rank {rank(plan)}"
+    if is_static(plan):
+        return None if node_rank(plan) is None else f"node rank {node_rank(plan)}"
+    listed = plan.option("srun-nodelist")
+    host = plan.host or (listed.value if listed else None)
+    return f"host {host[:60]}" if host else None
+
+
 def slurm(target: Target) -> Iterator[Finding]:
     for plan in target.plans:
         if plan.scheduler != "srun":

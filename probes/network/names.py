@@ -131,6 +131,8 @@ def _malformed(host: str) -> tuple[str, str] | None:
         return "malformed", "holds characters that no host name has"
     if "://" in host or "/" in host:
         return "malformed", "is a URL or a path; a host name or an address is wanted"
+    if "@" in host:
+        return "malformed", "names a user; a host name or an address is wanted"
     if plain(host) is None and re.fullmatch(r"\[?[^\s:]+\]?:\d+", host):
         return "malformed", "holds a port, which belongs into a variable of its own"
     if re.search(r"[\s,;]", host):

@@ -174,6 +174,10 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      "export WORLD_SIZE=4\nRANK=0 python t.py & A=$!\nRANK=1 python t.py -x & B=$!\nwait $A\n",
      "export WORLD_SIZE=4\nRANK=0 python t.py & A=$!\nRANK=1 python t.py -x & B=$!\n"
      "RANK=2 python t.py -x &\nRANK=3 python t.py -x &\ntrap wait EXIT\nwait $A\n", {}),
+    ("side-by-side",
+     "export WORLD_SIZE=2\nRANK=0 python t.py > a.log 2>&1\nRANK=1 python t.py\necho done\n",
+     "export WORLD_SIZE=2\nRANK=0 python t.py > a.log 2>&1 &\nRANK=1 python t.py\n"
+     "trap wait EXIT\necho done\n", {"in_turn": True}),
     ("match-world-size", "export WORLD_SIZE=4\nRANK=0 python t.py &\nRANK=1 python t.py &\nwait",
      "export WORLD_SIZE=2\nRANK=0 python t.py &\nRANK=1 python t.py &\nwait", {}),
     ("drop-flag", "torchrun --standalone --nnodes=2 t.py", "torchrun --nnodes=2 t.py",
@@ -308,6 +312,7 @@ CURES = [
     ("another-port", "torchrun --master-port=76610 t.py"),
     ("another-port", "export MASTER_ADDR=h MASTER_PORT=x\nRANK=0 WORLD_SIZE=1 python t.py"),
     ("start-all-ranks", "export WORLD_SIZE=3\nRANK=0 python t.py &\nRANK=1 python t.py &\nwait"),
+    ("side-by-side", "export MASTER_ADDR=h WORLD_SIZE=2\nRANK=0 python t.py\nRANK=1 python t.py"),
     ("match-world-size", "export WORLD_SIZE=3\nRANK=0 python t.py &\nRANK=1 python t.py &\nwait"),
     ("endpoint-with-port", "torchrun --nnodes=2 --rdzv-endpoint=h0 t.py"),
     ("export-variable", "export MASTER_PORT= 29511\npython t.py"),
