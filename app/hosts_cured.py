@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis, conclude
-from ddp_assist.app.fixes.for_nodes import Agreement, for_all
+from ddp_assist.app.fixes.for_nodes import Agreement, for_all, in_one_piece, spread
 from ddp_assist.app.fixes.launch_started import has_one_rank_for_all
 from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.nodes import planned
 from ddp_assist.app.prove import MOST
 from ddp_assist.app.walk import Ranked
 from ddp_assist.probes.fleet.compare import folded, own_plan
@@ -78,17 +79,26 @@ def _agreements(
     """On one address of the hub after another, for the first cause alone, then for all of them."""
     tried: list[Agreement] = []
     groups = [{first.cause}, {r.cause for r in found}]
-    for address, explicit in _places(meeting):
+    hub = _hub(diagnosis, meeting)
+    for address, explicit in _places(meeting, hub):
         for causes in groups:
-            agreed = _agreement(diagnosis, meeting, causes, address, explicit)
+            agreed = _agreement(diagnosis, meeting, hub, causes, address, explicit)
             if agreed is not None and agreed not in tried:
                 tried.append(agreed)
                 yield agreed
 
 
-def _places(meeting: Meeting) -> list[tuple[str, bool]]:
+def _hub(diagnosis: Diagnosis, meeting: Meeting) -> str:
+    """The node of rank 0: the first, where one command gives out the ranks as it starts them."""
+    launch = diagnosis.target.launch
+    if launch is None or spread(launch) or not in_one_piece(launch):
+        return meeting.hub or meeting.seen[0]
+    first = (*planned(diagnosis.target), *meeting.names)
+    return next(name for name in first if name in meeting.seen)
+
+
+def _places(meeting: Meeting, hub: str) -> list[tuple[str, bool]]:
     """Addresses of the hub that every other node reaches; whether it is another than the usual."""
-    hub = meeting.hub or meeting.seen[0]
     others = set(meeting.seen) - {hub}
     reached: dict[str, set[str]] = {}
     for way in meeting.ways:
@@ -103,9 +113,9 @@ def _places(meeting: Meeting) -> list[tuple[str, bool]]:
 
 
 def _agreement(
-    diagnosis: Diagnosis, meeting: Meeting, causes: set[str], address: str, explicit: bool
+    diagnosis: Diagnosis, meeting: Meeting, hub: str, causes: set[str], address: str, explicit: bool
 ) -> Agreement | None:
-    hub = meeting.hub or meeting.seen[0]
+    told_another = meeting.hub not in (None, hub)
     nodes = _in_order(meeting, hub)
     agreed = Agreement(nodes, ranks=bool(causes & (RANKS | TASKS)) or _is_template(meeting))
     if causes & RANKS:
@@ -114,7 +124,7 @@ def _agreement(
         agreed = replace(agreed, count=len(nodes))
     if causes & IDS:
         agreed = replace(agreed, rdzv_id=_id(diagnosis))
-    if causes & ADDRESS or explicit:
+    if causes & ADDRESS or explicit or told_another:
         agreed = replace(agreed, address=address)
     if causes & PORT:
         port = _open_port(meeting, hub, address, "port-shared-by-jobs" in causes)
@@ -127,7 +137,8 @@ def _agreement(
         usual = Counter(link for link in links.values() if link).most_common(1)
         links |= dict.fromkeys(set(nodes) - set(links), usual[0][0] if usual else None)
         env = {n: dict.fromkeys(names, link) for n in nodes if (link := links[n])}
-        agreed = replace(agreed, env=env)
+        called = {n: meeting.look_at(n).get("host", n) for n in meeting.seen}
+        agreed = replace(agreed, env=env, called=called)
     return agreed
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ddp_assist.app.fixes.launch_started import one_for_each_node
+from ddp_assist.app.fixes.launch_started import one_for_each_node, read_on_the_node
+from ddp_assist.app.fixes.launch_tasks import own_variables
 from ddp_assist.app.fixes.launch_words import (
     PLAIN,
     option_name,
@@ -38,6 +39,8 @@ class Agreement:
     launch is one line with the rank of one node."""
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Variables for each node, e.g. the name of its interface."""
+    called: Mapping[str, str] = field(default_factory=dict)
+    """What a node calls itself, where that is not the name by which it was asked."""
 
     def place(self, host: str | None) -> int | None:
         """The rank of the node that a launch calls `host`."""
@@ -64,9 +67,7 @@ def for_all(launch: Launch, agreed: Agreement) -> dict[str, Launch]:
         }
         return dict.fromkeys(agreed.nodes, rewritten(launch, edits) if edits else launch)
     if in_one_piece(launch):
-        if len({frozenset(agreed.env.get(n, {}).items()) for n in agreed.nodes}) > 1:
-            raise LaunchError("the nodes need different variables, and one command starts them all")
-        edits = {e for p in launch.plans for e in _edits(launch, p, agreed, 0)}
+        edits = {e for p in launch.plans for e in _in_one(launch, p, agreed)}
         return dict.fromkeys(agreed.nodes, rewritten(launch, edits) if edits else launch)
     found: dict[str, Launch] = {}
     known: dict[frozenset[Edit], Launch] = {frozenset(): launch}
@@ -76,6 +77,15 @@ def for_all(launch: Launch, agreed: Agreement) -> dict[str, Launch]:
             known[same] = rewritten(launch, same)
         found[name] = known[same]
     return found
+
+
+def _in_one(launch: Launch, plan: LaunchPlan, agreed: Agreement) -> Iterator[Edit]:
+    """What all nodes are told in the same words, and variables that differ in words for each."""
+    own = {name: agreed.env.get(name, {}) for name in agreed.nodes}
+    if any(env != own[agreed.nodes[0]] for env in own.values()):
+        yield from own_variables(launch, plan, own, agreed.called)
+        agreed = replace(agreed, env={})
+    yield from _edits(launch, plan, agreed, 0)
 
 
 def _edits(
@@ -115,7 +125,7 @@ def _options(
             yield set_option(launch, plan, "nproc-per-node", str(plan.nproc * agreed.count))
     if agreed.ranks and plan.rdzv_backend not in AGREED and in_one_piece(launch) and not plan.host:
         yield from one_for_each_node(launch, plan, agreed.address, agreed.port)
-        if plan.launcher in ELASTIC:
+        if plan.launcher in ELASTIC and not read_on_the_node(launch, plan):
             return
     elif agreed.ranks and plan.rdzv_backend not in AGREED and rank is not None:
         given = plan.option(option_name(plan, "node-rank"))

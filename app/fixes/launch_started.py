@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from ddp_assist.app.fixes.launch_tasks import NODE, own_rank
 from ddp_assist.app.fixes.launch_words import (
     as_fix,
     drop_option,
@@ -21,8 +22,6 @@ from ddp_assist.probes.launch.shell import tokens
 from ddp_assist.probes.launch.write import Edit
 from ddp_assist.probes.model import Finding
 
-NODE = "$SLURM_NODEID"
-
 
 def has_one_rank_for_all(findings: Iterable[Finding]) -> bool:
     """Whether Slurm's tasks do not fit because all of them get the same node rank."""
@@ -37,27 +36,33 @@ def ranks_by_task(situation: Situation) -> Fix | None:
         if plan.scheduler == "srun" and (plan.nnodes or (1, 1))[1] > 1:
             yield from one_for_each_node(launch, plan, None, None)
 
-    title = "node ranks given out when the nodes meet (c10d), the same words for each"
+    title = "node ranks filled in on each node, by Slurm's number of it"
+    if any(p.launcher in ELASTIC for p in situation.target.plans):
+        title = "node ranks given out when the nodes meet (c10d), the same words for each"
     return as_fix(situation, title, edited(situation, rule))
 
 
 def one_for_each_node(
     launch: Launch, plan: LaunchPlan, address: str | None, port: int | None
 ) -> Iterator[Edit]:
-    """Slurm's number of the node where a shell on the node reads it; else torchrun's agents agree
-    on the ranks between them."""
+    """Slurm's number of the node where a shell on the node reads it; torchrun's agents agree on the
+    ranks between them; for others such a shell is put around."""
     if plan.scheduler is None or plan.repeated or not plan.editable:
         raise LaunchError("no command of this launch is known to start each node once")
-    if _read_on_the_node(launch, plan):
+    if read_on_the_node(launch, plan):
         yield from _numbered(launch, plan)
     elif plan.launcher in ELASTIC:
         yield from _agreed(launch, plan, address, port)
+    elif plan.scheduler == "srun":
+        if not (address or plan.option(option_name(plan, "master-addr")) or plan.master_addr):
+            raise LaunchError("where the nodes are to meet is not said in this launch")
+        yield from own_rank(launch, plan)
     else:
         why = f"{plan.scheduler} starts {plan.launcher} with the same words on each node"
         raise LaunchError(f"{why}: no rank in them is right for all")
 
 
-def _read_on_the_node(launch: Launch, plan: LaunchPlan) -> bool:
+def read_on_the_node(launch: Launch, plan: LaunchPlan) -> bool:
     """Within the quotes of `srun bash -c '...'`, which keep a variable for the shell in there."""
     at = plan.launcher_span[0]
     around = [t for t in tokens(launch.text) if t.start <= at < t.end]

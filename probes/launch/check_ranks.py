@@ -25,6 +25,7 @@ from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target
 
+ONE_A_NODE = ELASTIC | {"accelerate"}
 PER_TASK = re.compile(r"\$\{?SLURM_(NODEID|PROCID|LOCALID)\b")
 
 
@@ -152,18 +153,20 @@ def slurm(target: Target) -> Iterator[Finding]:
         count = whole((asked.value or "").partition("-")[0]) if asked else None
         count = count or whole(plan.env.get("SLURM_NNODES"))
         tasks = plan.tasks or whole(plan.env.get("SLURM_NTASKS"))
-        if plan.launcher in ELASTIC:
+        name = "torchrun" if plan.launcher in ELASTIC else plan.launcher
+        if plan.launcher in ONE_A_NODE:
             each = option(plan, "srun-ntasks-per-node")
             per_node = whole(each.value) if each else whole(plan.env.get("SLURM_NTASKS_PER_NODE"))
             many = per_node is not None and per_node > 1 and plan.tasks != count
             if many or (count and tasks and tasks > count):
                 sentence = (
                     f"srun starts {tasks or per_node} tasks on {count or '?'} nodes, and each is a "
-                    "torchrun of its own: torchrun wants one task per node"
+                    f"{name} of its own: {name} wants one task per node"
                 )
                 yield say(target, plan, "slurm-plan-mismatch", sentence, tasks=tasks, nodes=count)
             elif count and nodes(plan) and nodes(plan) != count and not plan.standalone:
-                sentence = f"srun has {count} nodes, but torchrun is told --nnodes={nodes(plan)}"
+                word = {"accelerate": "--num_machines"}.get(name, "--nnodes")
+                sentence = f"srun has {count} nodes, but {name} is told {word}={nodes(plan)}"
                 yield say(
                     target, plan, "slurm-plan-mismatch", sentence, nodes=count, nnodes=nodes(plan)
                 )
@@ -184,11 +187,23 @@ def _expanded_once(target: Target, plan: LaunchPlan, count: int) -> Iterator[Fin
     elif count > 1 and given and given.value and static and (nodes(plan) or 1) > 1:
         sentence = f"every task of srun gets the same node rank {given.value}"
         yield say(target, plan, "slurm-plan-mismatch", sentence, node_rank=given.value)
+    elif count > 1 and given is None and _is_first_without(target, plan):
+        sentence = f"every task of srun is node rank {plan.node_rank or 0}: none is told another"
+        yield say(target, plan, "slurm-plan-mismatch", sentence, node_rank=str(plan.node_rank or 0))
     for one in plan.assignments:
         text = target.launch.text[slice(*one.span)] if target.launch and one.span[0] >= 0 else ""
         if one.name in ("RANK", "LOCAL_RANK", "NODE_RANK") and PER_TASK.search(text):
             sentence = f"{text[:60]} is filled in once, before srun starts, so every task gets it"
             yield say(target, plan, "slurm-plan-mismatch", sentence, variable=one.name)
+
+
+def _is_first_without(target: Target, plan: LaunchPlan) -> bool:
+    """A launcher of several nodes that takes itself for the first where no rank is given."""
+    seen = {**plan.environment(target.env), **dict.fromkeys(plan.unclear, "")}
+    return (
+        plan.launcher in ONE_A_NODE and is_static(plan) and (nodes(plan) or 1) > 1
+        and "PET_NODE_RANK" not in seen
+    )  # fmt: skip
 
 
 def gpus(target: Target) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ class State:
     scheduler: str | None = None
     tasks: int | None = None
     tasks_nodes: int | None = None
+    tasks_at: int = ELSEWHERE
     more: list[Option] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
     """Variables that were exported, but do not get through `ssh`, `sudo` or a container."""
@@ -334,6 +335,7 @@ class Reader:
                 host=plan.host or state.host,
                 scheduler=plan.scheduler or state.scheduler,
                 tasks=state.tasks if plan.tasks is None else plan.tasks,
+                tasks_at=state.tasks_at if plan.tasks_at == ELSEWHERE else plan.tasks_at,
                 options=(*plan.options, *state.more),
                 unexported={n: v for n, v in state.lost.items() if n not in plan.env}
                 | dict(plan.unexported),
@@ -355,6 +357,7 @@ class Reader:
             if one.name in ("genv", "env") and one.value:
                 state.give(Traced.computed(one.value, one.span))
             state.more.append(replace(one, name=f"{kind}-{one.name}"))
+        state.tasks_at = state.words[at - 1].span[1]
         state.take(at)
         return bool(state.words)
 
@@ -405,6 +408,7 @@ class Reader:
             unexported={n: v for n, v in state.lost.items() if n not in known} | hidden,
             scheduler=state.scheduler,
             tasks=state.tasks,
+            tasks_at=state.tasks_at,
             python=start.python,
             cwd=state.cwd,
             host=state.host,

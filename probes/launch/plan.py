@@ -94,6 +94,8 @@ class LaunchPlan:
     scheduler: str | None = None
     """`srun` or `mpirun` around the launcher, which starts the command `tasks` times."""
     tasks: int | None = None
+    tasks_at: int = -1
+    """Where its own words end; what is put behind them is started on each node."""
     repeated: bool = False
     """Inside a loop: this one line starts several commands, so nothing may be counted by it."""
     conditional: bool = False

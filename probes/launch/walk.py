@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Callable
@@ -99,9 +100,7 @@ class Walk:
             elif token.raw in ("for", "select"):
                 i = self.loop(i, end)
             elif token.raw == "case":
-                i = self.skip_to(i, end, "in") + 1
-                self.maybe += 1
-                i = self.skip_to(i, end, ")") + 1
+                i = self.case(i, end)
             elif token.raw in ("while", "until"):
                 self.turning += 1
                 i += 1
@@ -138,6 +137,42 @@ class Walk:
         while i < end and self.tokens[i].raw not in raws:
             i += 1
         return i
+
+    def case(self, i: int, end: int) -> int:
+        """Into the branch that is surely taken; else into the first of them, which all may be."""
+        first = self.skip_to(i, end, "in") + 1
+        close = self.matching(i, end, ("case",), "esac")
+        taken = self.branch(i + 1, first, close)
+        if taken is None:
+            self.maybe += 1
+            return self.skip_to(first, end, ")") + 1
+        self.run(*taken)
+        return close + 1
+
+    def branch(self, word: int, first: int, close: int) -> tuple[int, int] | None:
+        """The commands of the first branch whose pattern fits, where word and patterns are known.
+        Where none fits, the word may be another when it runs, e.g. the name of a node."""
+        asked = self.known(word)
+        while asked is not None and first < close:
+            start = self.skip_to(first, close, ")") + 1
+            stop, level = start, 0
+            while stop < close and (level or self.raw(stop) not in (";;", ";&", ";;&")):
+                level += (self.raw(stop) == "case") - (self.raw(stop) == "esac")
+                stop += 1
+            for at in range(first, start):
+                if self.tokens[at].kind != "word":
+                    continue
+                pattern = self.known(at)
+                if pattern is None:
+                    return None
+                if fnmatch.fnmatchcase(asked, pattern):
+                    return (start, stop) if self.raw(stop) in (";;", "esac") else None
+            first = stop + 1
+        return None
+
+    def known(self, i: int) -> str | None:
+        fields = expand(self.piece(self.tokens[i]), self.scope) if i < len(self.tokens) else []
+        return fields[0].text if len(fields) == 1 and fields[0].known else None
 
     def matching(self, i: int, end: int, opening: tuple[str, ...], closing: str) -> int:
         """The index of the word that closes the block opened at `i`, both at a command's place."""

@@ -160,6 +160,12 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      "srun -N 2 torchrun --nnodes=2 --node-rank=$SLURM_NODEID --master-addr=h0 t.py",
      "srun -N 2 torchrun --rdzv-backend=c10d --nnodes=2 --rdzv-endpoint=h0:29500 t.py",
      {"option": "--node-rank=$SLURM_NODEID"}),
+    ("ranks-by-task",
+     "srun -N 2 accelerate launch --machine_rank $SLURM_NODEID --num_machines 2"
+     " --main_process_ip h0 t.py",
+     "srun -N 2 bash -c 'exec accelerate launch --machine_rank=$SLURM_NODEID \"$@\"' _"
+     " --num_machines 2 --main_process_ip h0 t.py",
+     {"option": "--machine_rank $SLURM_NODEID"}),
     ("use-torchrun", "python t.py",
      "env -u SLURM_NTASKS -u SLURM_PROCID"
      " python -m torch.distributed.run --standalone --nproc-per-node=3 t.py",

@@ -155,6 +155,12 @@ export HEAD=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)
 {command}
 """
 
+OWN = {"n1": {"GLOO_SOCKET_IFNAME": "eth0"}, "n2": {"GLOO_SOCKET_IFNAME": "ens3"}}
+EACH = (
+    "bash -c 'case $(uname -n) in n2) export GLOO_SOCKET_IFNAME=ens3 ;; "
+    "*) export GLOO_SOCKET_IFNAME=eth0 ;; esac; exec \"$@\"' _ "
+)
+
 
 @pytest.mark.parametrize(
     ("command", "agreed", "expected"),
@@ -182,11 +188,39 @@ export HEAD=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)
          "srun torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint h0:29511 t.py"),
         ("srun python t.py", {"env": dict.fromkeys(NODES, {"GLOO_SOCKET_IFNAME": "ib0"})},
          "srun env GLOO_SOCKET_IFNAME=ib0 python t.py"),
+        ("srun bash -c 'torchrun --nnodes 2 --node_rank 0 --master_addr h0 t.py'",
+         {"ranks": True, "address": "10.0.0.1"},
+         "srun bash -c 'torchrun --nnodes 2 --node_rank $SLURM_NODEID"
+         " --master_addr 10.0.0.1 t.py'"),
+        ("srun accelerate launch --num_machines 2 --machine_rank 0"
+         " --main_process_ip $HEAD 't 1.py'",
+         {"ranks": True},
+         "srun bash -c 'exec accelerate launch --machine_rank=$SLURM_NODEID \"$@\"' _"
+         " --num_machines 2 --main_process_ip $HEAD 't 1.py'"),
+        ("srun -N2 env A=1 python -m accelerate.commands.launch --num_machines 2 t.py",
+         {"ranks": True, "address": "10.0.0.1"},
+         "srun -N2 env A=1 bash -c 'exec python -m accelerate.commands.launch"
+         " --machine_rank=$SLURM_NODEID \"$@\"' _ --main_process_ip=10.0.0.1"
+         " --num_machines 2 t.py"),
+        ("srun --label python t.py 'a b' > log", {"env": OWN},
+         f"srun --label {EACH}python t.py 'a b' > log"),
+        ("srun env GLOO_SOCKET_IFNAME=ib0 torchrun --nnodes 2 t.py", {"env": OWN},
+         f"srun env GLOO_SOCKET_IFNAME=ib0 {EACH}torchrun --nnodes 2 t.py"),
+        ("srun -N2 bash -c \"torchrun --nnodes $N t.py\"", {"env": OWN},
+         f"srun -N2 {EACH}bash -c \"torchrun --nnodes $N t.py\""),
+        ("CMD='python t.py'; srun $CMD", {"env": OWN}, f"CMD='python t.py'; srun {EACH}$CMD"),
+        ("mpirun -np 2 -H n1,n2 python t.py", {"env": OWN},
+         f"mpirun -np 2 -H n1,n2 {EACH}python t.py"),
         # What one command can't say is not guessed.
         ("srun accelerate launch --num_machines 2 --machine_rank 0 t.py", {"ranks": True}, None),
         ("srun torchrun --nnodes 2 --node_rank 0 t.py", {"ranks": True}, None),
         ("torchrun --nnodes 2 --node_rank 0 --master_addr h0 t.py", {"ranks": True}, None),
-        ("srun python t.py", {"env": {"n1": {"GLOO_SOCKET_IFNAME": "ib0"}, "n2": {}}}, None),
+        ("PY=python; srun $PY -m accelerate.commands.launch --num_machines 2"
+         " --main_process_ip h0 t.py", {"ranks": True}, None),
+        ("srun bash -c 'export GLOO_SOCKET_IFNAME=x; python t.py'", {"env": OWN}, None),
+        ("srun python t.py", {"env": {"n1": {"GLOO_SOCKET_IFNAME": "a$b"}, "n2": {}}}, None),
+        ("srun python t.py", {"env": OWN, "called": dict.fromkeys(NODES, "localhost")}, None),
+        ("deepspeed --hostfile h t.py", {"env": OWN}, None),
     ],
 )  # fmt: skip
 def test_a_batch_script_is_corrected_as_one_piece(

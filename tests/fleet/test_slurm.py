@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +113,52 @@ dist.destroy_process_group()
 """
 
 
-def test_one_rank_in_a_batch_script_is_cured_in_one_piece(cluster: Nodes) -> None:
-    """The corrected script is given to Slurm as it is, and its ranks meet."""
-    home = cluster.at / "home"
-    (home / "two.sh").write_text(JOB.replace("torchrun", TORCHRUN))
-    (home / "train.py").write_text(TRAIN)
+def cured(cluster: Nodes, job: str) -> tuple[dict[str, Any], str]:
+    """The first fix of a batch script, and what the corrected one says when Slurm is given it."""
+    (cluster.at / "home" / "two.sh").write_text(job)
+    (cluster.at / "home" / "train.py").write_text(TRAIN)
     fleet = " ".join(ours("fleet", "--slurm", "--json", "--out", "/srv/home/cured", "--",
                           "sbatch", "two.sh"))  # fmt: skip
     result = asked(alice(cluster, "sh", "-c", f"salloc -Q -N2 {fleet} || test $? = 1"))
-    fix = result["fixes"][0]
-    assert fix["cause"] == "slurm-plan-mismatch" and fix["badge"] == "ran", fix
     said = alice(
         cluster, "sh", "-c",
         "timeout 120 sbatch --wait -o /srv/home/said cured/launch.sh >/dev/null; cat said",
     )  # fmt: skip
-    assert sorted(w for w in said.splitlines() if "TRAINED" in w) == ["TRAINED 0 2", "TRAINED 1 2"]
-    assert "this is two-nodes" in said
+    return result["fixes"][0], said
+
+
+def trained(said: str) -> bool:
+    return sorted(w for w in said.splitlines() if "TRAINED" in w) == ["TRAINED 0 2", "TRAINED 1 2"]
+
+
+def test_one_rank_in_a_batch_script_is_cured_in_one_piece(cluster: Nodes) -> None:
+    """The corrected script is given to Slurm as it is, and its ranks meet."""
+    fix, said = cured(cluster, JOB.replace("torchrun", TORCHRUN))
+    assert fix["cause"] == "slurm-plan-mismatch" and fix["badge"] == "ran", fix
+    assert trained(said) and "this is two-nodes" in said, said
+
+
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="no accelerate here")
+def test_a_machine_rank_that_no_task_is_told(cluster: Nodes) -> None:
+    """Each task takes itself for machine 0; Slurm's number of the node is filled in there."""
+    launch = f"{Path(sys.executable).with_name('accelerate')} launch --multi_gpu --num_processes 2"
+    line = f"srun {launch} --num_machines 2 --main_process_ip $HEAD --main_process_port 29500"
+    fix, said = cured(cluster, f"{JOB.partition('srun')[0]}{line} train.py\n")
+    assert fix["cause"] == "node-rank-duplicated" and fix["badge"] == "ran", fix
+    assert "--machine_rank=$SLURM_NODEID" in fix["launch"]
+    assert trained(said), said
+
+
+def test_an_interface_that_has_another_name_on_each_node(cluster: Nodes) -> None:
+    """One variable for all can't be right; each task is told its own by one script."""
+    line = f"srun {TORCHRUN} --nnodes=2 --rdzv_backend=c10d --rdzv_endpoint=$HEAD:29500 train.py"
+    job = f"{JOB.partition('srun')[0]}export GLOO_SOCKET_IFNAME=eth0\n{line}\n"
+    renamed = "ip link set {0} down; ip link set {0} name {1}; ip link set {1} up"
+    cluster.on("node2", "sh", "-ec", renamed.format("eth0", "ens3"))
+    try:
+        fix, said = cured(cluster, job)
+    finally:
+        cluster.on("node2", "sh", "-ec", renamed.format("ens3", "eth0"))
+    assert fix["cause"] == "interface-invalid" and fix["badge"] == "ran", fix
+    assert "node2) export GLOO_SOCKET_IFNAME=ens3" in fix["launch"]
+    assert trained(said), said
