@@ -13,6 +13,7 @@ from ddp_assist.app.diagnose import Diagnosis, Question, conclude, target_of
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.hosts_cured import cures
 from ddp_assist.app.hosts_drawn import HostRow, Picture, picture, rows
+from ddp_assist.app.hosts_listed import as_started_here
 from ddp_assist.app.nodes import by_srun, scheduler_env
 from ddp_assist.app.saying import as_json, cleaned
 from ddp_assist.app.tree import load
@@ -121,6 +122,7 @@ class Hosts:
         return diagnosis
 
     def _conclude(self, findings: tuple[Finding, ...]) -> Diagnosis:
+        findings = as_started_here(findings, self.target, self.meeting)
         asked = frozenset(f.probe for f in findings) | {"fleet"}
         return conclude(Diagnosis(self.question, self.target, findings, asked=asked))
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis, conclude
 from ddp_assist.app.fixes.for_nodes import Agreement, for_all, in_one_piece, spread
+from ddp_assist.app.fixes.hostfile import corrected, is_in_words
 from ddp_assist.app.fixes.launch_started import has_one_rank_for_all
-from ddp_assist.app.fixes.model import Fix
+from ddp_assist.app.fixes.model import FileEdit, Fix
+from ddp_assist.app.hosts_listed import as_started_here
 from ddp_assist.app.nodes import planned
 from ddp_assist.app.prove import MOST
 from ddp_assist.app.walk import Ranked
@@ -40,7 +42,8 @@ LINK = {
     "interface-invalid", "interface-down", "interface-wrong", "firewall-blocks-data",
     "host-unreachable",
 }  # fmt: skip
-CURABLE = RANKS | COUNT | IDS | ADDRESS | PORT | LINK
+HOSTS = {"hostfile-invalid"}
+CURABLE = HOSTS | RANKS | COUNT | IDS | ADDRESS | PORT | LINK
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 TRIES = 5
 
@@ -61,7 +64,7 @@ def cures(diagnosis: Diagnosis, meeting: Meeting, trial: bool) -> Iterator[Fix]:
     for number, agreed in enumerate(_agreements(diagnosis, meeting, first, found)):
         if number >= TRIES or meeting.fleet.cancel.is_set():
             break
-        fix = _built(diagnosis, first, agreed)
+        fix = _built(diagnosis, meeting, first, agreed)
         if fix is None:
             continue
         fix = _proven(diagnosis, meeting, fix, agreed, trial)
@@ -120,6 +123,8 @@ def _agreement(
     agreed = Agreement(nodes, ranks=bool(causes & (RANKS | TASKS)) or _is_template(meeting))
     if causes & RANKS:
         agreed = replace(agreed, count=len(nodes))
+    if causes & HOSTS:
+        agreed = replace(agreed, hostfile=True)
     if causes & COUNT:
         agreed = replace(agreed, count=len(nodes))
     if causes & IDS:
@@ -210,7 +215,9 @@ def _link_towards(look: Mapping[str, Any], address: str) -> str | None:
     return best[1] if best else None
 
 
-def _built(diagnosis: Diagnosis, first: Ranked, agreed: Agreement) -> Fix | None:
+def _built(
+    diagnosis: Diagnosis, meeting: Meeting, first: Ranked, agreed: Agreement
+) -> Fix | None:
     title = "; ".join(_said(agreed, first.cause in RANKS | TASKS))
     launch = diagnosis.target.launch
     launches = _launches(launch, agreed)
@@ -218,10 +225,17 @@ def _built(diagnosis: Diagnosis, first: Ranked, agreed: Agreement) -> Fix | None
         if not agreed.env:
             return None
         return Fix(first.cause, title, "command", steps=tuple(_said(agreed, False)))
-    if all(one.text == launch.text for one in launches.values()):
+    files: tuple[FileEdit, ...] = ()
+    if agreed.hostfile and launch.main is not None and not is_in_words(launch.main):
+        gpus = {name: count for name in meeting.seen if (count := meeting.gpus(name))}
+        try:
+            files = (corrected(launch.main, agreed.nodes, gpus),)
+        except LaunchError:
+            return None
+    if not files and all(one.text == launch.text for one in launches.values()):
         return None
     return Fix(
-        first.cause, title, "command", launch=launches[agreed.nodes[0]], nodes=launches
+        first.cause, title, "command", launch=launches[agreed.nodes[0]], nodes=launches, files=files
     )  # fmt: skip
 
 
@@ -237,6 +251,8 @@ def _said(agreed: Agreement, ranks: bool) -> Iterator[str]:
     if ranks:
         yield f"node ranks 0 to {len(agreed.nodes) - 1}: {', '.join(agreed.nodes[:8])}" + (
             ", ..." if len(agreed.nodes) > 8 else "")  # fmt: skip
+    if agreed.hostfile:
+        yield f"start it on the nodes of the job: {folded(agreed.nodes)}"
     if agreed.count is not None and not ranks:
         yield f"{agreed.count} nodes everywhere"
     if agreed.rdzv_id is not None:
@@ -265,8 +281,10 @@ def _proven(
     words = {n: [one.text] for n, one in fix.nodes.items() if n in seen}
     why = "nothing was looked at again"
     if words:
-        found = meeting.look_again(words, agreed.port or meeting.port)
         target = replace(diagnosis.target, launch=fix.launch, plan=_main(fix.launch))
+        texts = {edit.path: edit.after for edit in fix.files}
+        again_seen = meeting.look_again(words, agreed.port or meeting.port)
+        found = as_started_here(again_seen, target, meeting, texts)
         asked = frozenset(f.probe for f in found) | {"fleet"}
         again = conclude(Diagnosis(diagnosis.question, target, found, asked=asked))
         still = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
@@ -279,7 +297,7 @@ def _proven(
         return replace(fix, badge="holds" if words else "not-tried", why=f"{why}; {none}")
     with_torch = set(meeting.with_torch)
     able = tuple(n for n in agreed.nodes if n in with_torch)
-    usual = meeting.place(able[0])
+    usual = meeting.place(able[0], is_meant=True)
     address = agreed.address or meeting.mains[able[0]]
     place = Place(address, agreed.port or usual.port, agreed.env, words)
     answers = meeting.trial([(able, place)], meeting.patience)[0]

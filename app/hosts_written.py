@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ddp_assist.app.files import ReadFailed, WriteFailed, read_limited, write_private
+from ddp_assist.app.files import write_private
 from ddp_assist.app.fixes.config_files import configs
 from ddp_assist.app.fixes.for_nodes import in_one_piece, scripts
+from ddp_assist.app.fixes.hostfile import hostfile
 from ddp_assist.app.fixes.model import Fix
-from ddp_assist.app.nodes import host_on, hosts_file
 from ddp_assist.probes.launch.plan import Launch
 
 
@@ -17,45 +17,35 @@ def write_for_nodes(
     out: Path, fixes: Sequence[Fix], launch: Launch | None, names: Sequence[str]
 ) -> None:
     """Over what was written for one host. Where nothing cures them all, the launch as given."""
-    nodes = next((fix.nodes for fix in fixes if fix.nodes), {})
+    fix = next((fix for fix in fixes if fix.nodes), None)
+    nodes = fix.nodes if fix is not None else {}
     if not nodes and launch is not None:
         nodes = dict.fromkeys(names, launch)
-    for name, content in files(nodes, names, bool(nodes)).items():
-        write_private(out / name, content)
+    listed = fix.files[0].after if fix is not None and fix.files else None
+    new = out.resolve() / "hostfile" if listed is not None else None
+    for name, content in files(nodes, names, fix is not None, new).items():
+        write_private(out / name, listed if name == "hostfile" and listed else content)
 
 
 def files(
-    nodes: Mapping[str, Launch], names: Sequence[str], corrected: bool = True
-) -> dict[str, str]:
-    """By name. A launch in one piece stands in `launch.sh` already, as on one host."""
+    nodes: Mapping[str, Launch], names: Sequence[str], corrected: bool = True,
+    new_hostfile: Path | None = None,
+) -> dict[str, str]:  # fmt: skip
+    """By name. A launch in one piece stands in `launch.sh` already, as on one host; the hosts of
+    `new_hostfile` are wrong in the user's own."""
     launch = next(iter(nodes.values()), None)
-    found = {"hostfile": _hostfile(launch, names)}
-    if launch is None or in_one_piece(launch):
+    plan = launch.main if launch is not None else None
+    found = {"hostfile": hostfile(plan, names, {})}
+    if launch is None:
+        return found
+    one = in_one_piece(launch)
+    if corrected and (not one or (plan is not None and plan.starts_all)):
+        found |= configs(nodes, new_hostfile)
+    if one:
         return found
     found |= {f"launch-{name}.sh": text for name, text in scripts(nodes).items()}
     found["launch.sh"] = ON_EACH.format(nodes=" ".join(names))
-    return found | (configs(nodes) if corrected else {})
-
-
-def _hostfile(launch: Launch | None, names: Sequence[str]) -> str:
-    """The user's own lines of these nodes, with their slots; a line like them for the others."""
-    plan = launch.main if launch is not None else None
-    file = hosts_file(plan) if plan is not None else None
-    lines = _lines(file) if file is not None else []
-    kept = [line for line in lines if host_on(line) is None or host_on(line) in names]
-    known = {host_on(line) for line in kept}
-    each = next((line.split(None, 1)[1:] for line in kept if host_on(line)), [])
-    if not each and plan is not None and plan.launcher == "deepspeed" and plan.nproc:
-        each = [f"slots={plan.nproc}"]
-    kept += [" ".join([name, *each]) for name in names if name not in known]
-    return "".join(f"{line}\n" for line in kept)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return read_limited(file).decode("utf-8", "replace").splitlines()
-    except ReadFailed as why:
-        raise WriteFailed(str(why)) from why
+    return found
 
 
 ON_EACH = """#!/usr/bin/env bash

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ddp_assist.app.files import ReadFailed, read_limited
-from ddp_assist.probes.launch.plan import LaunchPlan
+from ddp_assist.probes.launch.hosts import host_on
 from ddp_assist.probes.model import Target
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*\Z")
@@ -69,8 +69,9 @@ def planned(target: Target) -> list[str]:
     for plan in target.plans:
         if plan.host:
             hosts[plan.host] = None
-        for name in ("hostfile", "host", "mpirun-hostfile", "mpirun-machinefile", "mpirun-host",
-                     "mpirun-H", "srun-nodelist", "srun-w"):  # fmt: skip
+        hosts.update(dict.fromkeys(plan.hosts))
+        for name in ("mpirun-hostfile", "mpirun-machinefile", "mpirun-host", "mpirun-H",
+                     "srun-nodelist", "srun-w"):  # fmt: skip
             option = plan.option(name)
             if option is not None and option.value:
                 hosts.update(dict.fromkeys(_named(name, option.value, plan.cwd)))
@@ -94,21 +95,6 @@ def _listed(path: Path) -> list[str]:
 
     text = read_limited(path).decode("utf-8", "replace")
     return [n for line in text.splitlines() if (host := host_on(line)) for n in NodeSet(host)]
-
-
-def host_on(line: str) -> str | None:
-    """The host, or the set of them, that a line of a hostfile is about."""
-    words = line.partition("#")[0].split()
-    return re.sub(r":\d+\Z", "", words[0]) if words else None
-
-
-def hosts_file(plan: LaunchPlan) -> Path | None:
-    """The hostfile that a launcher is given."""
-    for name in ("hostfile", "mpirun-hostfile", "mpirun-machinefile"):
-        option = plan.option(name)
-        if option is not None and option.value and (plan.cwd / option.value).is_file():
-            return plan.cwd / option.value
-    return None
 
 
 def _scheduled(env: Mapping[str, str]) -> list[str]:

@@ -15,9 +15,10 @@ from ddp_assist.probes.launch.launchers import whole
 from ddp_assist.probes.launch.plan import Launch, LaunchPlan
 
 
-def configs(launches: Mapping[str, Launch]) -> dict[str, str]:
-    """By file name. `launches` are in the order of the node ranks; none where no file is read."""
-    found = {}
+def configs(launches: Mapping[str, Launch], hostfile: Path | None = None) -> dict[str, str]:
+    """By file name. `launches` are in the order of the node ranks; none where no file is read.
+    One for all where DeepSpeed logs in to the nodes, with the hostfile that it is to read then."""
+    found: dict[str, str] = {}
     for rank, (name, launch) in enumerate(launches.items()):
         plan = launch.main
         if plan is None or plan.launcher != "accelerate":
@@ -25,21 +26,22 @@ def configs(launches: Mapping[str, Launch]) -> dict[str, str]:
         path = config_path(plan.option("config-file"), plan.environment(launch.env), plan.cwd)
         text = config_text(path)
         if text:
-            wanted = _differing(plan, rank, path)
-            found[f"accelerate-{name}{path.suffix}"] = with_settings(path, text, wanted)
+            now = configured(path)
+            told = dict(_told(plan, rank))
+            if hostfile is not None and "deepspeed_hostfile" in now:
+                told["deepspeed_hostfile"] = str(hostfile)
+            wanted = {key: value for key, value in told.items() if now.get(key) != value}
+            whose = "" if plan.starts_all else f"-{name}"
+            found[f"accelerate{whose}{path.suffix}"] = with_settings(path, text, wanted)
     return found
-
-
-def _differing(plan: LaunchPlan, rank: int, path: Path) -> dict[str, str]:
-    now = configured(path)
-    return {name: value for name, value in _told(plan, rank) if now.get(name) != value}
 
 
 def _told(plan: LaunchPlan, rank: int) -> Iterator[tuple[str, str]]:
     """What the words and the file of this launch come to; what can't be known stays as it is."""
     if plan.nnodes and plan.nnodes[1] > 1:
         yield "num_machines", str(plan.nnodes[1])
-        yield "machine_rank", str(rank)
+        if not plan.starts_all:
+            yield "machine_rank", str(rank)
     processes = plan.option("num-processes")
     if processes is not None and whole(processes.value) is not None:
         yield "num_processes", str(whole(processes.value))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ddp_assist.app.fixes.hostfile import is_in_words
 from ddp_assist.app.fixes.launch_started import one_for_each_node, read_on_the_node
 from ddp_assist.app.fixes.launch_tasks import own_variables
 from ddp_assist.app.fixes.launch_words import (
@@ -16,10 +17,15 @@ from ddp_assist.app.fixes.launch_words import (
     set_variable,
 )
 from ddp_assist.probes.fleet.part import alike
+from ddp_assist.probes.launch.hosts import hosts_option, is_everywhere
 from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan
 from ddp_assist.probes.launch.write import Edit, rewritten
 
+NUMBERED = ELASTIC | {"accelerate", "deepspeed", "colossalai", "lightning"}
+"""Launchers that are told of their node, and where to meet, by options."""
+PASSED_ON = ("NCCL", "UCX", "PYTHON")
+"""How the variables begin that DeepSpeed exports to the nodes it logs in to."""
 AGREED = ("c10d", "etcd", "etcd-v2")
 """Rendezvous backends that give out the node ranks themselves."""
 
@@ -39,6 +45,8 @@ class Agreement:
     launch is one line with the rank of one node."""
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Variables for each node, e.g. the name of its interface."""
+    hostfile: bool = False
+    """Whether the hosts that the launch lists are to be the nodes."""
     called: Mapping[str, str] = field(default_factory=dict)
     """What a node calls itself, where that is not the name by which it was asked."""
 
@@ -55,7 +63,7 @@ def spread(launch: Launch) -> bool:
 
 def in_one_piece(launch: Launch) -> bool:
     """Whether it is started once for all nodes: by a scheduler, or since it logs in itself."""
-    by_itself = any(p.scheduler or p.launcher in ("deepspeed", "colossalai") for p in launch.plans)
+    by_itself = any(p.scheduler or p.starts_all or is_everywhere(p) for p in launch.plans)
     return spread(launch) or by_itself or launch.interpreter == "sbatch"
 
 
@@ -93,11 +101,14 @@ def _edits(
 ) -> Iterator[Edit]:
     node = agreed.nodes[rank] if rank is not None else ""
     for name, value in agreed.env.get(node, {}).items():
+        alone = plan.launcher == "deepspeed" and plan.starts_all
+        if alone and not name.startswith(PASSED_ON):
+            raise LaunchError(f"deepspeed does not pass {name} on to the nodes")
         if plan.env.get(name) != value:
             yield set_variable(launch, plan, name, value)
     if plan.launcher in PLAIN:
         yield from _variables(launch, plan, agreed, rank)
-    elif not plan.standalone and (plan.launcher in ELASTIC or plan.launcher == "accelerate"):
+    elif not plan.standalone and plan.launcher in NUMBERED:
         yield from _options(launch, plan, agreed, rank)
 
 
@@ -105,6 +116,8 @@ def _variables(
     launch: Launch, plan: LaunchPlan, agreed: Agreement, rank: int | None
 ) -> Iterator[Edit]:
     seen = plan.environment(launch.env)
+    if agreed.ranks and not plan.scheduler and is_everywhere(plan):
+        raise LaunchError(f"{plan.prefix[0]} starts the same words on each node")
     wanted = {"MASTER_ADDR": agreed.address, "MASTER_PORT": agreed.port}
     if agreed.ranks and not plan.scheduler and rank is not None and whole(seen.get("RANK")) != rank:
         yield set_variable(launch, plan, "RANK", str(rank))
@@ -118,6 +131,13 @@ def _variables(
 def _options(
     launch: Launch, plan: LaunchPlan, agreed: Agreement, rank: int | None
 ) -> Iterator[Edit]:
+    if agreed.hostfile and is_in_words(plan):
+        yield set_option(launch, plan, "host", ",".join(agreed.nodes))
+    elif agreed.hostfile and plan.starts_all and hosts_option(plan) is None:
+        name = "deepspeed-hostfile" if plan.launcher == "accelerate" else "hostfile"
+        yield set_option(launch, plan, name, plan.hostfile or "hostfile")
+    if plan.starts_all:
+        agreed = replace(agreed, count=None, ranks=False)
     if agreed.count is not None and plan.nnodes and plan.nnodes[1] != agreed.count:
         yield set_option(launch, plan, "nnodes", str(agreed.count))
         if plan.launcher == "accelerate" and isinstance(plan.nproc, int):

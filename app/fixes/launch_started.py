@@ -16,6 +16,7 @@ from ddp_assist.app.fixes.launch_words import (
     spelled,
 )
 from ddp_assist.app.fixes.model import Fix, Situation
+from ddp_assist.probes.launch.hosts import is_everywhere
 from ddp_assist.probes.launch.launchers import ELASTIC
 from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan, Option
 from ddp_assist.probes.launch.shell import tokens
@@ -47,7 +48,8 @@ def one_for_each_node(
 ) -> Iterator[Edit]:
     """Slurm's number of the node where a shell on the node reads it; torchrun's agents agree on the
     ranks between them; for others such a shell is put around."""
-    if plan.scheduler is None or plan.repeated or not plan.editable:
+    once_a_node = plan.scheduler is not None or is_everywhere(plan)
+    if not once_a_node or plan.repeated or not plan.editable:
         raise LaunchError("no command of this launch is known to start each node once")
     if read_on_the_node(launch, plan):
         yield from _numbered(launch, plan)
@@ -58,8 +60,8 @@ def one_for_each_node(
             raise LaunchError("where the nodes are to meet is not said in this launch")
         yield from own_rank(launch, plan)
     else:
-        why = f"{plan.scheduler} starts {plan.launcher} with the same words on each node"
-        raise LaunchError(f"{why}: no rank in them is right for all")
+        words = f"{plan.scheduler or plan.prefix[0]} starts {plan.launcher} with the same words"
+        raise LaunchError(f"{words} on each node: no rank in them is right for all")
 
 
 def read_on_the_node(launch: Launch, plan: LaunchPlan) -> bool:

@@ -171,16 +171,21 @@ class Meeting:
             for way in self.fleet.nodes[name].answers.get("connect", {}).get("ways", [])
         ]
 
+    def gpus(self, name: str) -> int:
+        return _gpus(self.fleet.nodes[name])
+
     @property
     def with_torch(self) -> list[str]:
         """Nodes that can take part in a trial, the hub first."""
         able = [n for n in self.seen if has_torch(self.fleet.nodes[n]) and self.mains.get(n)]
         return sorted(able, key=lambda name: name != self.hub) if len(able) <= FULL else []
 
-    def place(self, hub: str) -> Place:
-        """Where the launch would have them meet; its port only where nobody holds it."""
+    def place(self, hub: str, is_meant: bool = False) -> Place:
+        """Where the launch would have them meet; its port only where nobody holds it. `is_meant`
+        where it has been corrected to meet there."""
         held = [w for w in self.ways if w["to"] == hub and w["kind"] == "port" and w["taken"]]
-        port = self.port if self.hub == hub and not held else 20000 + secrets.randbelow(9000)
+        here = is_meant or self.hub == hub
+        port = self.port if here and not held else 20000 + secrets.randbelow(9000)
         return Place(self.mains[hub], port)
 
     def meet(self) -> None:

@@ -118,7 +118,8 @@ def _told(plan: LaunchPlan, env: Mapping[str, str], template: bool = False) -> d
     return {
         "host": plan.host,
         "ranks": plain,
-        "nnodes": count,
+        # What starts all nodes tells each its part when it does.
+        "nnodes": None if plan.starts_all else count,
         "node_rank": rank,
         "rank_of_another": template and rank is not None and _is_written(plan),
         "rank_by_task": rank is None and bool(plan.scheduler and option(plan, "node-rank")),

@@ -11,10 +11,12 @@ from ddp_assist.probes.launch.plan import Option
 
 LARGEST = 1 << 16
 YAML = re.compile(
-    r"^([a-z_]+):[ \t]*((['\"]?)[^'\"#\n\r]*?\3)(?=[ \t]*(?:#[^\n\r]*)?\r?$)", re.M
-)
+    r"^(?:[ \t]+(?=deepspeed_))?([a-z_]+):"
+    r"[ \t]*((['\"]?)[^'\"#\n\r]*?\3)(?=[ \t]*(?:#[^\n\r]*)?\r?$)", re.M
+)  # fmt: skip
 JSON = re.compile(r"\"([a-z_]+)\"[ \t]*:[ \t]*((\"?)[^\"\n,{}\[\]]*?\3)(?=\s*[,}])")
-"""Name and value of the plain settings; what is nested says nothing of where ranks meet."""
+"""Name and value of the plain settings, and of those of `deepspeed_config` that are nested and say
+which hosts there are; what else is nested says nothing of where ranks meet."""
 BARE = re.compile(
     r"(?!(?:y|n|yes|no|on|off|true|false|null)\Z)[a-z][\w.-]*\Z|\d+(?:\.\d+){3}\Z", re.A | re.I
 )
@@ -30,10 +32,10 @@ def config_path(option: Option | None, env: Mapping[str, str], cwd: Path) -> Pat
     return Path(home, "accelerate", "default_config.yaml")
 
 
-def config_text(path: Path) -> str:
+def config_text(path: Path, largest: int = LARGEST) -> str:
     """The file as it is, its line ends too; empty where there is none."""
     try:
-        if not path.is_file() or path.stat().st_size > LARGEST:
+        if not path.is_file() or path.stat().st_size > largest:
             return ""
         return path.read_bytes().decode("utf-8", "replace")
     except (OSError, ValueError):

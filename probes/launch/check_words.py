@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ddp_assist.probes.launch.check_meeting import PLACEHOLDER
+from ddp_assist.probes.launch.hosts import HOSTFILES, hosts_option
 from ddp_assist.probes.launch.judging import PLAIN, nodes, raw, say
 from ddp_assist.probes.launch.launchers import ELASTIC, TABLES
 from ddp_assist.probes.launch.plan import LaunchPlan
@@ -154,27 +155,32 @@ def unknown_options(target: Target) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def hostfile(target: Target) -> Iterator[Finding]:
+def hostfile(target: Target, texts: Mapping[Path, str] | None = None) -> Iterator[Finding]:
+    """`texts` are files as they are to be, in the place of those that lie there."""
     for plan in target.plans:
-        given = plan.option("hostfile") or plan.option("mpirun-hostfile")
-        given = given or plan.option("deepspeed-hostfile")
-        if given is None or not given.value or plan.host is not None or "$" in given.value:
+        given = plan.hostfile or hosts_option(plan)
+        written = " ".join(raw(target, plan.option(name)) for name in HOSTFILES)
+        if plan.host is not None or "docker" in plan.prefix or "$" in written + (given or ""):
             continue
-        if "docker" in plan.prefix or "$" in raw(target, given):
+        if not given:
+            if plan.launcher == "deepspeed" and plan.starts_all and (nodes(plan) or 1) > 1:
+                sentence = f"deepspeed is to start {nodes(plan)} nodes, and no hostfile names them"
+                yield say(target, plan, "hostfile-invalid", sentence)
             continue
-        path = plan.cwd / given.value
-        why = _hosts(path, slots=plan.launcher in ("deepspeed", "accelerate"))
+        path = plan.cwd / given
+        text = (texts or {}).get(path)
+        why = _hosts(path, text, slots=plan.launcher in ("deepspeed", "accelerate"))
         if why is not None:
-            sentence = f"the hostfile {given.value[:120]} {why}"
+            sentence = f"the hostfile {given[:120]} {why}"
             yield say(target, plan, "hostfile-invalid", sentence, path=str(path)[:400])
 
 
-def _hosts(path: Path, slots: bool) -> str | None:
+def _hosts(path: Path, text: str | None, slots: bool) -> str | None:
     """What is wrong with a hostfile, if something is."""
     try:
-        if path.stat().st_size > LARGEST:
+        if text is None and path.stat().st_size > LARGEST:
             return None
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace") if text is None else text
     except FileNotFoundError:
         return "does not exist"
     except (OSError, ValueError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddp_assist.probes.launch import hosts
 from ddp_assist.probes.launch import options as tables
 from ddp_assist.probes.launch.accelerate_config import config_path, configured
 from ddp_assist.probes.launch.expand import Field
@@ -134,6 +135,8 @@ def describe(
         fields |= _accelerate(given, env, cwd)
     else:
         fields |= _numbers(given)
+    if start.launcher in ("deepspeed", "colossalai"):
+        fields |= _started(start.launcher, given, cwd)
     return fields
 
 
@@ -228,7 +231,9 @@ def _accelerate(
     machines, processes = whole(say("num-machines")), whole(say("num-processes"))
     each = None if processes is None else processes // max(machines or 1, 1)
     nodes = (machines, machines) if machines else None
-    return {
+    deepspeed = "use-deepspeed" in given or config.get("distributed_type") == "DEEPSPEED"
+    several = deepspeed and (machines or 1) > 1
+    return (hosts.started("accelerate", say, cwd) if several else {}) | {
         "nnodes": nodes or ((1, 1) if "num-machines" not in given else None),
         "nproc": each,
         "node_rank": whole(say("machine-rank")),
@@ -236,6 +241,17 @@ def _accelerate(
         "master_port": say("main-process-port"),
         "rdzv_backend": say("rdzv-backend"),
     }
+
+
+def _started(launcher: str, given: Mapping[str, Option], cwd: Path) -> dict[str, Any]:
+    def say(name: str) -> str | None:
+        return (given[name].value or "") if name in given else None
+
+    fields = hosts.started(launcher, say, cwd)
+    count = len(fields["hosts"])
+    if launcher == "colossalai" and count > 1 and "master-addr" not in given:
+        fields["master_addr"] = "127.0.0.1"  # its own default, on each of them
+    return fields | ({"nnodes": (count, count)} if count else {})
 
 
 def _numbers(given: Mapping[str, Option]) -> dict[str, Any]:

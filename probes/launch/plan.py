@@ -88,6 +88,11 @@ class LaunchPlan:
     options: tuple[Option, ...] = ()
     not_understood: tuple[str, ...] = ()
     host: str | None = None
+    starts_all: bool = False
+    """Whether the launcher itself logs in to the nodes, so that it is started once for all."""
+    hostfile: str | None = None
+    hosts: tuple[str, ...] = ()
+    """Those of the hostfile or the list that take part, in the order of their node ranks."""
     background: bool = False
     unexported: Mapping[str, str] = field(default_factory=dict)
     """Set in the script, but never exported: this command does not see it."""

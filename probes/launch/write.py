@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddp_assist.probes.launch.plan import Launch, LaunchError, Span
+from ddp_assist.probes.launch.hosts import HOSTFILES
+from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan, Span
 from ddp_assist.probes.launch.shell import ASSIGNED, tokens
 
 SIMPLE = re.compile(r"[\w@%+=:,./ -]*", re.ASCII)
@@ -72,6 +73,7 @@ def as_script(launch: Launch, out_dir: Path | None, copies: Mapping[Path, Path])
     edits = set()
     folders: list[str] = []
     for plan in launch.plans:
+        edits |= {*_hostfiles(launch, plan, replaced)}
         path = plan.script_path
         copy = replaced.get(path.resolve()) if path is not None else None
         if copy is None or path is None or plan.script_span is None:
@@ -116,6 +118,21 @@ def as_script(launch: Launch, out_dir: Path | None, copies: Mapping[Path, Path])
     return shebang + before + "".join(f"{h}\n" for h in head) + body + (
         "" if body.endswith("\n") else "\n"
     )  # fmt: skip
+
+
+def _hostfiles(
+    launch: Launch, plan: LaunchPlan, replaced: Mapping[Path, Path]
+) -> Iterator[Edit]:
+    for option in map(plan.option, HOSTFILES):
+        if option is None or not option.value:
+            continue
+        copy = replaced.get((plan.cwd / option.value).resolve())
+        if copy is None:
+            continue
+        if option.value_span is None or option.value_span[0] < 0:
+            raise LaunchError(f"the value of {option.spelling} is put together in several places")
+        word = fitting(launch, option.value_span, str(copy.absolute()))
+        yield Edit(option.value_span, word)
 
 
 def _assignment(word: str) -> str:

@@ -44,7 +44,7 @@ def of_plan(plan: LaunchPlan, env: Mapping[str, str], target: Target) -> Iterato
     if plan.launcher not in TORCHRUN:
         if plan.master_port is not None:
             yield Endpoint(plan.master_addr or "", _port(plan.master_port), "the launch")
-        elif plan.launcher in ("accelerate", "deepspeed"):
+        elif plan.launcher in ("accelerate", "deepspeed", "colossalai"):
             yield Endpoint(plan.master_addr or "", DEFAULT_PORT, f"the default of {plan.launcher}")
         else:
             yield from _environment(env)
@@ -89,6 +89,9 @@ def to_host(target: Target, endpoint: Endpoint) -> bool:
     if endpoint.port is None or endpoint.port == 0:
         return False
     if endpoint.host not in LOOPBACK_NAMES and not is_here(endpoint.host):
+        return False
+    firsts = [plan.hosts[0] for plan in target.plans if plan.starts_all and plan.hosts]
+    if firsts and not any(map(is_here, firsts)):
         return False
     ranks = [plan.environment(target.env).get("RANK") for plan in target.plans]
     nodes = [plan.node_rank for plan in target.plans]

@@ -299,6 +299,32 @@ class TestTrials:
         done = bed.user("timeout", "200", "bash", "-c", start)
         assert done.stdout.count("TRAINED 2.0") == 2, done.stdout + done.stderr
 
+    @pytest.mark.parametrize("by", [
+        pytest.param("pdsh", marks=pytest.mark.needs("pdsh")), "no_ssh",
+    ])  # fmt: skip
+    def test_deepspeed_with_names_of_an_example(self, bed: Nodes, by: str) -> None:
+        """The port is shut as well. Where DeepSpeed is started on each node, the names of its
+        hostfile are only counted."""
+        pytest.importorskip("deepspeed.launcher", reason="no wheel of deepspeed")
+        home = bed.at / "home"
+        (home / "train.py").write_text(TRAIN)
+        (home / "hosts").write_text("# two\nworker-0 slots=1\nworker-1 slots=1\n")
+        own = () if by == "pdsh" else ("--no_ssh", "--node_rank", "0", "--master_addr", "node1")
+        program = str(Path(sys.executable).with_name("deepspeed"))
+        job = (program, "--hostfile", "hosts", *own, "train.py")
+        with filtered(bed, "node1", f"tcp dport {PORT} drop"):
+            result = bed.fleet("-w", "node[1-2]", "--out", "/srv/home/ds", launch=job)
+            done = bed.user("timeout", "200", "bash", "/srv/home/ds/launch.sh")
+        logs_in = by == "pdsh"
+        assert "firewall-blocks-port" in causes(result)
+        assert ("hostfile-invalid" in causes(result)) == logs_in
+        fix = result["fixes"][0]
+        assert fix["badge"] == "ran" and "--master_port=" in fix["launch"], fix
+        assert ["+node1 slots=1\n+node2 slots=1\n" in f["diff"] for f in fix["files"]] == (
+            [True] if logs_in else []
+        )
+        assert done.stdout.count("TRAINED 2.0") == 2, done.stdout + done.stderr
+
 
 TRAIN = """from datetime import timedelta
 import torch

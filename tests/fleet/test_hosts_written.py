@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import pytest
 from ddp_assist.app.diagnose import Diagnosis, Question, target_of
 from ddp_assist.app.export import launch_text
 from ddp_assist.app.fixes.for_nodes import Agreement, for_all
+from ddp_assist.app.fixes.hostfile import corrected as hostfile_of
 from ddp_assist.app.fixes.model import Fix
 from ddp_assist.app.hosts_written import files
 from ddp_assist.probes.launch.accelerate_config import configured, with_settings
+from ddp_assist.probes.launch.check_words import hostfile
 from ddp_assist.probes.launch.plan import Launch, LaunchError
+from ddp_assist.probes.model import Target
 
 NODES = ("n1", "n2", "n3")
 YAML = """compute_environment: LOCAL_MACHINE
@@ -48,9 +53,13 @@ CONFIGS = {
 }  # fmt: skip
 
 
-def corrected(line: str, agreed: Agreement, cwd: Path) -> dict[str, Launch]:
+def asked(line: str, cwd: Path) -> Target:
     env = {"HOME": str(cwd), "PATH": "/usr/bin:/bin"}
-    launch = target_of(Question(launch=(line,), cwd=cwd, env=env)).launch
+    return target_of(Question(launch=(line,), cwd=cwd, env=env))
+
+
+def corrected(line: str, agreed: Agreement, cwd: Path) -> dict[str, Launch]:
+    launch = asked(line, cwd).launch
     assert launch is not None
     return for_all(launch, agreed)
 
@@ -90,6 +99,49 @@ def test_a_configuration_for_each_node(kind: str, tmp_path: Path) -> None:
             assert set(gone) <= {"machine_rank:", "main_process_ip:", "main_process_port:",
                                  "num_machines:", "num_processes:"}  # fmt: skip
             assert "# TODO" in written[file.name]
+
+
+NESTED = YAML.replace("MULTI_GPU", "DEEPSPEED") + """deepspeed_config:
+  deepspeed_hostfile: hosts   # of the old cluster
+  deepspeed_inclusion_filter: n1@n2
+  deepspeed_multinode_launcher: pdsh
+  zero_stage: 2
+use_cpu: false
+"""
+
+
+@pytest.mark.parametrize("kind", ["yaml", "json"])
+def test_the_hosts_of_a_nested_deepspeed_configuration(kind: str, tmp_path: Path) -> None:
+    """It is one command for all nodes, one configuration, and a hostfile beside it."""
+    yaml = pytest.importorskip("yaml")
+    path = tmp_path / f"c.{kind}"
+    path.write_text(NESTED if kind == "yaml" else json.dumps(yaml.safe_load(NESTED), indent=2))
+    (tmp_path / "hosts").write_text("n1 slots=4\nn2 slots=4\nold slots=4\n")
+    line = f"accelerate launch --config_file {path.name} t.py"
+    main = asked(line, tmp_path).plan
+    assert main is not None and main.starts_all and main.hosts == ("n1", "n2")
+    agreed = Agreement(NODES[:2], address="10.9.0.1", port=29511, ranks=True, hostfile=True)
+    nodes = corrected(line, agreed, tmp_path)
+    assert len({one.text for one in nodes.values()}) == 1
+    written = files(nodes, NODES[:2], new_hostfile=tmp_path / "out" / "hostfile")
+    assert sorted(written) == [f"accelerate.{kind}", "hostfile"]
+    (tmp_path / f"accelerate.{kind}").write_text(written[f"accelerate.{kind}"])
+    read = as_accelerate_reads(tmp_path / f"accelerate.{kind}")
+    assert (read.main_process_ip, read.main_process_port) == ("10.9.0.1", 29511)
+    assert read.deepspeed_hostfile == str(tmp_path / "out" / "hostfile")
+    assert (read.machine_rank, read.zero_stage, read.use_deepspeed) == (0, 2, True)
+    words = [w for w in nodes["n1"].text.split() if w.startswith(("--m", "--deep"))]
+    assert as_accelerate_reads(path, *words).deepspeed_hostfile == "hosts"
+
+
+def test_a_nested_configuration_that_starts_one_node(tmp_path: Path) -> None:
+    text = NESTED.replace("pdsh", "standard")
+    (tmp_path / "c.yaml").write_text(text)
+    line = "accelerate launch --config_file c.yaml t.py"
+    nodes = corrected(line, Agreement(NODES[:2], ranks=True), tmp_path)
+    assert "--machine_rank=1" in nodes["n2"].text
+    written = files(nodes, NODES[:2])
+    assert written["accelerate-n2.yaml"] == text.replace("machine_rank: 0", "machine_rank: 1")
 
 
 def test_what_is_right_is_not_touched(tmp_path: Path) -> None:
@@ -146,6 +198,131 @@ def test_the_hostfile_keeps_what_the_user_wrote(
     (tmp_path / "hosts").write_text(lines)
     written = files(corrected(line, Agreement(NODES[:2]), tmp_path), NODES[:2])
     assert written["hostfile"] == (lines if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "lines", "expected"),
+    [
+        # Names of an example, with as many ranks as it has.
+        ("deepspeed --hostfile hosts t.py", "# two\nworker-0 slots=4\nworker-1 slots=4\n",
+         {"n1": 4, "n2": 4}),
+        # One that is a node stands twice, the other has no number; GPUs count where no line does.
+        ("deepspeed -H hosts t.py", "n1 slots=8\nn1 slots=8\nn2\n", {"n1": 8, "n2": 8}),
+        ("deepspeed -H hosts t.py", "n1 8\nn2 8\n", {"n1": 2, "n2": 2}),
+        ("deepspeed --num_nodes 2 --num_gpus 3 t.py", None, {"n1": 3, "n2": 3}),
+        ("deepspeed --hostfile hosts t.py", None, {"n1": 2, "n2": 2}),
+    ],
+)  # fmt: skip
+def test_deepspeed_reads_the_corrected_hostfile(
+    line: str, lines: str | None, expected: dict[str, int], tmp_path: Path
+) -> None:
+    runner = pytest.importorskip("deepspeed.launcher.runner", reason="no wheel of deepspeed")
+    if lines is not None:
+        (tmp_path / "hosts").write_text(lines)
+    target = asked(line, tmp_path)
+    found = [f for f in hostfile(target) if f.outcome == "hostfile-invalid"]
+    assert found or "worker" in (lines or "")
+    agreed = Agreement(NODES[:2], hostfile=True, address="10.0.0.1", port=29511)
+    launch = corrected(line, agreed, tmp_path)["n1"]
+    assert launch.main is not None
+    edit = hostfile_of(launch.main, NODES[:2], {"n1": 2, "n2": 2})
+    assert [*hostfile(replace(target, launch=launch), {edit.path: edit.after})] == []
+    copy = tmp_path / "out" / "hosts"
+    copy.parent.mkdir()
+    copy.write_text(edit.after)
+    script = launch.shell(tmp_path, {edit.path: copy})
+    words = runner.parse_args(shlex.split(script.splitlines()[-1])[1:])
+    assert words.hostfile == str(copy)
+    assert (words.master_addr, words.master_port) == ("10.0.0.1", 29511)
+    assert dict(runner.fetch_hostfile(words.hostfile)) == expected
+    assert (tmp_path / "hosts").exists() == (lines is not None)
+
+
+def test_how_many_ranks_a_host_gets_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("n1\nn2\n")
+    main = asked("deepspeed --hostfile hosts t.py", tmp_path).plan
+    assert main is not None
+    with pytest.raises(LaunchError, match="how many ranks"):
+        hostfile_of(main, NODES[:2], {})
+    (tmp_path / "hosts").write_text("worker-0 slots=4\n")
+    main = asked("colossalai run --hostfile hosts --nproc_per_node 2 t.py", tmp_path).plan
+    assert main is not None
+    assert hostfile_of(main, NODES[:2], {}).after == "n1\nn2\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "hosts"),
+    [
+        ("deepspeed --hostfile hosts t.py", ("n1", "n2", "n3")),
+        ("deepspeed -H hosts --include n3@n1:0,2 t.py", ("n1", "n3")),
+        ("deepspeed -H hosts --exclude n1:0@n2 t.py", ("n1", "n3")),
+        ("deepspeed -H hosts --num_nodes 2 t.py", ("n1", "n2")),
+        ("deepspeed -H hosts --num_nodes 5 t.py", ("n1", "n2", "n3")),
+    ],
+)  # fmt: skip
+def test_the_hosts_of_a_launch_are_those_that_deepspeed_takes(
+    line: str, hosts: tuple[str, ...], tmp_path: Path
+) -> None:
+    runner = pytest.importorskip("deepspeed.launcher.runner", reason="no wheel of deepspeed")
+    (tmp_path / "hosts").write_text("n1 slots=4\nn2 slots=4\nn3 slots=4\n")
+    words = runner.parse_args(line.split()[1:])
+    pool = runner.fetch_hostfile(str(tmp_path / "hosts"))
+    taken = runner.parse_inclusion_exclusion(pool, words.include, words.exclude)
+    taken = runner.apply_num_nodes_and_gpus(taken, words.num_nodes, words.num_gpus)
+    main = asked(line, tmp_path).plan
+    assert main is not None
+    assert tuple(taken) == hosts == main.hosts
+    assert main.nnodes == (len(hosts), len(hosts))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("deepspeed --hostfile h t.py", "deepspeed --master_addr=10.0.0.1 --hostfile h t.py"),
+        ("colossalai run --host n1,n2 --master_addr n9 t.py",
+         "colossalai run --host n1,n2 --master_addr 10.0.0.1 t.py"),
+        ("accelerate launch --use_deepspeed --deepspeed_hostfile h --num_machines 2"
+         " --main_process_ip h0 t.py",
+         "accelerate launch --use_deepspeed --deepspeed_hostfile h --num_machines 2"
+         " --main_process_ip 10.0.0.1 t.py"),
+        ("pdsh -w n1,n2 torchrun --nnodes 2 --node_rank 0 --master_addr n9 t.py",
+         "pdsh -w n1,n2 torchrun --rdzv_backend=c10d --nnodes 2 --rdzv_endpoint=10.0.0.1:29500"
+         " t.py"),
+        # These give out no ranks that a word of theirs could name, and start each node the same.
+        ("pdsh -w n1,n2 accelerate launch --num_machines 2 --main_process_ip n9 t.py", None),
+        ("horovodrun -np 2 -H n1:1,n2:1 env RANK=0 WORLD_SIZE=2 python t.py", None),
+        ("ray job submit -- env RANK=0 WORLD_SIZE=2 python t.py", None),
+    ],
+)  # fmt: skip
+def test_what_starts_all_nodes_by_itself_is_told_once(
+    line: str, expected: str | None, tmp_path: Path
+) -> None:
+    agreed = Agreement(NODES[:2], address="10.0.0.1", count=2, ranks=True)
+    if expected is None:
+        with pytest.raises(LaunchError):
+            corrected(line, agreed, tmp_path)
+        return
+    nodes = corrected(line, agreed, tmp_path)
+    assert {one.text for one in nodes.values()} == {expected}
+    assert sorted(files(nodes, NODES[:2])) == ["hostfile"]
+
+
+def test_deepspeed_on_each_node_is_told_its_rank(tmp_path: Path) -> None:
+    line = "deepspeed --hostfile h --no_ssh --node_rank 0 --master_addr n1 t.py"
+    nodes = corrected(line, Agreement(NODES[:2], ranks=True, port=29511), tmp_path)
+    assert "--node_rank 1 " in nodes["n2"].text and "--node_rank 0 " in nodes["n1"].text
+    assert "launch-n2.sh" in files(nodes, NODES[:2])
+
+
+def test_a_variable_that_deepspeed_does_not_pass_on_is_no_cure(tmp_path: Path) -> None:
+    line = "deepspeed --hostfile h t.py"
+    for name, expected in (("GLOO_SOCKET_IFNAME", None), ("NCCL_SOCKET_IFNAME", f"=ib0 {line}")):
+        agreed = Agreement(NODES[:2], env=dict.fromkeys(NODES[:2], {name: "ib0"}))
+        if expected is None:
+            with pytest.raises(LaunchError, match="does not pass"):
+                corrected(line, agreed, tmp_path)
+        else:
+            assert corrected(line, agreed, tmp_path)["n2"].text == name + expected
 
 
 SBATCH = """#!/bin/bash
@@ -227,12 +404,12 @@ def test_a_batch_script_is_corrected_as_one_piece(
     command: str, agreed: dict[str, Any], expected: str | None, tmp_path: Path
 ) -> None:
     (tmp_path / "job.sh").write_text(SBATCH.format(command=command))
-    asked = Agreement(NODES[:2], **agreed)
+    wanted = Agreement(NODES[:2], **agreed)
     if expected is None:
         with pytest.raises(LaunchError):
-            corrected("sbatch job.sh", asked, tmp_path)
+            corrected("sbatch job.sh", wanted, tmp_path)
         return
-    nodes = corrected("sbatch job.sh", asked, tmp_path)
+    nodes = corrected("sbatch job.sh", wanted, tmp_path)
     assert {one.text for one in nodes.values()} == {SBATCH.format(command=expected)}
     assert sorted(files(nodes, NODES[:2])) == ["hostfile"]
     question = Question(launch=("sbatch", "job.sh"), cwd=tmp_path, env={})
