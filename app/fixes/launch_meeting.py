@@ -126,7 +126,7 @@ def _right_address(situation: Situation) -> str | None:
     if isinstance(said, str) and said:
         return said
     given = next((_address(p) for p in plans if _address(p)), "") or ""
-    bare = re.sub(r"^\w+://", "", given.strip()).strip("/")
+    bare = re.sub(r"^(?:\w+://)?(?:[^@/\s]*@)?", "", given.strip()).strip("/")
     bare = re.sub(r"(?<=[^:]):\d+$", "", bare)
     if bare != given and bare and not PLACEHOLDERS.search(bare):
         return bare

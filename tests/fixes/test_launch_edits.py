@@ -326,6 +326,7 @@ CURES = [
     ("lower-nproc", "CUDA_VISIBLE_DEVICES=0,1 torchrun --nproc-per-node=4 t.py"),
     ("unset-env", "torchrun t.py"),
     ("master-addr", "torchrun --nnodes=2 --node-rank=1 --master-addr=10.0.0.4:29500 t.py"),
+    ("master-addr", "torchrun --nnodes=2 --node-rank=1 --master-addr=me@10.0.0.4 t.py"),
 ]
 
 
