@@ -20,6 +20,7 @@ MODULES = (
     "network.interface",
     "network.endpoint",
     "network.capacity",
+    "network.aside",
     "fleet.probe",
     "host.environment",
     "host.python",
@@ -38,7 +39,7 @@ READERS = frozenset({"log", "story", "flight-recorder", "ras"})
 
 def of_the_network() -> frozenset[str]:
     """What they see is true of this host only: of no use where the ranks run on others."""
-    names = [name for name in MODULES if name.startswith("network.")]
+    names = [n for n in MODULES if n.startswith("network.") and n != "network.aside"]
     return frozenset(
         p.id for name in names for p in import_module(f"ddp_assist.probes.{name}").PROBES
     )

@@ -8,6 +8,7 @@ from ddp_assist.app.fixes import launch_meeting as meeting
 from ddp_assist.app.fixes import launch_ranks as ranks
 from ddp_assist.app.fixes import launch_started as started
 from ddp_assist.app.fixes import launch_surroundings as surroundings
+from ddp_assist.app.fixes.launch_first_rank import first_rank_here
 from ddp_assist.app.fixes.model import Builder
 
 BUILDERS: Mapping[str, Builder] = {
@@ -15,6 +16,7 @@ BUILDERS: Mapping[str, Builder] = {
     "open-port": meeting.open_port,
     "standalone": meeting.standalone,
     "master-addr": meeting.master_addr,
+    "first-rank-here": first_rank_here,
     "endpoint-with-port": meeting.endpoint_with_port,
     "same-rdzv-id": meeting.same_rdzv_id,
     "fresh-rdzv-id": meeting.fresh_rdzv_id,

@@ -91,10 +91,16 @@ def _reached(code: int) -> Reached:
 
 def neighbour(address: Address) -> bool | None:
     """Whether the host answers on our own network; None where it is not a neighbour (or IPv6)."""
+    asked = asked_for(address)
+    return asked and asked[1]
+
+
+def asked_for(address: Address) -> tuple[str, bool] | None:
+    """The link on which the kernel asked for a neighbour, and whether there was an answer."""
     for line in (read("/proc/net/arp", 1 << 20) or b"").decode("ascii", "replace").splitlines()[1:]:
         fields = line.split()
-        if len(fields) > 3 and fields[0] == str(address):
-            return bool(int(fields[2], 16) & 0x2)
+        if len(fields) > 5 and fields[0] == str(address):
+            return fields[5], bool(int(fields[2], 16) & 0x2)
     return None
 
 

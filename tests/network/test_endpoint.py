@@ -187,6 +187,30 @@ def test_from_another_host(
     assert seen - own == expected - own
 
 
+@pytest.mark.needs("namespaces", "ip", "setpriv")
+def test_the_meeting_place_of_others(two_hosts: tuple[str, str], ask_elsewhere: Elsewhere) -> None:
+    """A host that starts no rank judges by the network that it shares with those that do."""
+    two = two_hosts[1]
+
+    def told(*hosts: str, at: str) -> str:
+        lines = [f"ssh {host} 'RANK={rank} python t.py'" for rank, host in enumerate(hosts)]
+        launch = ["bash", "-c", " & ".join(lines)]
+        before = ["ip", "netns", "exec", two]
+        found = ask_elsewhere(before, "network.aside", at=((at, 29500),), launch=launch)
+        return " ".join(found)
+
+    assert told(NODE0, at=GONE) == "aside.nobody-there"
+    # It may be the place of one that is only down, of this host, or on a network beyond.
+    assert told(NODE0, GONE, at=GONE) == "aside.not-judged"
+    assert told(NODE0, at=NODE0) == "aside.not-judged"
+    assert told(NODE0, at="10.66.0.2") == "aside.not-judged"
+    assert told(NODE0, at=AWAY) == "aside.not-judged"
+    assert told(AWAY, at=GONE) == "aside.not-judged"
+    assert told(NODE0, "nowhere.invalid", at=GONE) == "aside.not-judged"
+    # Here as well a rank is started: what is reached from here counts then.
+    assert told(NODE0, "10.66.0.2", at=GONE) == ""
+
+
 @pytest.mark.as_root
 @pytest.mark.needs("namespaces", "ip", "nft")
 @pytest.mark.parametrize(

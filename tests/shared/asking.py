@@ -28,10 +28,15 @@ AS_NOBODY = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear
 CHILD = """
 import json, os, sys
 from importlib import import_module
+from pathlib import Path
+from ddp_assist.probes.launch.read import read_launch
 from ddp_assist.probes.model import Endpoint, Target
 from ddp_assist.probes.runner import run
 asked = json.load(sys.stdin)
 modules = [import_module("ddp_assist.probes." + name) for name in asked["modules"]]
+if words := asked["target"].pop("launch", None):
+    read = read_launch(words, dict(os.environ), Path.cwd())
+    asked["target"] |= {"launch": read, "plan": read.main}
 found = run(
     [probe for module in modules for probe in module.PROBES],
     Target(endpoints=tuple(Endpoint(h, p, "a test") for h, p in asked["endpoints"]), **asked["target"]),
