@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ddp_assist.probes.launch import options as tables
-from ddp_assist.probes.launch.expand import Field, Scope, Variable
+from ddp_assist.probes.launch.expand import Field, Scope, Variable, is_known
 from ddp_assist.probes.launch.launchers import describe, recognise, whole
 from ddp_assist.probes.launch.makefile import recipes
 from ddp_assist.probes.launch.options import cut
@@ -108,7 +108,8 @@ class Reader:
         env = {n: v for n, v in scope.variables.items() if v.exported}
         for one in command.line:
             value = scope.pending.get(one.name)
-            env[one.name] = Variable(value, True, one)
+            sure = not isinstance(value, Traced) or is_known(value)
+            env[one.name] = Variable(value if sure else None, True, one)
         unset = {n for n in scope.unset if n not in env}
         state = State(list(command.words), env, scope.user, unset, scope.cwd, command.host)
         while state.words and self.peel(state, command):

@@ -26,6 +26,10 @@ OUTSIDE = re.compile(
 )
 """Variables that the shell or a scheduler sets where the script runs: unset here is not empty."""
 MOST = 1024
+MARK = "\0"
+"""Around what can't be known within a text: no word of a shell holds it."""
+BLANK = "\1"
+"""Stands for a blank in there, where nothing is split."""
 
 Value = Union[Traced, tuple[Traced, ...], None]  # noqa: UP007 - nodes may have Python 3.9
 """A string, an array, or None: set to something that can't be known."""
@@ -36,6 +40,8 @@ class Variable:
     value: Value
     exported: bool = False
     assignment: Assignment | None = None
+    partly: Traced | None = None
+    """The text of a value that can't be known as a whole, with marks around what can't."""
 
 
 @dataclass(slots=True)
@@ -84,6 +90,26 @@ class Field:
     def text(self) -> str:
         return self.value.text
 
+    @property
+    def carried(self) -> Traced:
+        """What a variable or an argument holds of it."""
+        return self.value if self.known else unknown(self.text, self.span)
+
+
+def unknown(text: str, span: Span) -> Traced:
+    return Traced.computed(MARK + re.sub(r"\s", BLANK, text) + MARK, span)
+
+
+def is_known(value: Traced) -> bool:
+    return MARK not in value.text
+
+
+def _as_written(value: Traced) -> Traced:
+    """The same without the marks; for a part of it that can't be known, what stands for it."""
+    kept = [i for i, char in enumerate(value.text) if char != MARK]
+    text = "".join(value.text[i] for i in kept).replace(BLANK, " ")
+    return Traced(text, [value.starts[i] for i in kept], [value.ends[i] for i in kept])
+
 
 def expand(word: Traced, scope: Scope) -> list[Field]:
     """The words that one written word becomes."""
@@ -92,23 +118,30 @@ def expand(word: Traced, scope: Scope) -> list[Field]:
     for piece in _braces(word):
         reading = _Reading(scope)
         reading.read(piece, quoted=False)
-        for value, known in reading.done():
-            if not known:
+        for value in reading.done():
+            here = [whole[0] <= s and e <= whole[1] for s, e in value.places]
+            where = whole if all(here) else value.span() or whole
+            if is_known(value):
+                fields.append(Field(value, True, where))
+            elif any(here):
                 fields.append(Field(word, False, whole))
-                continue
-            inside = all(whole[0] <= s and e <= whole[1] for s, e in value.places)
-            fields.append(Field(value, True, whole if inside else value.span() or whole))
+            else:
+                fields.append(Field(_as_written(value), False, where))
     return fields
 
 
 def string(word: Traced, scope: Scope) -> Traced | None:
     """The value of a word where the shell does not split it, as behind `NAME=`."""
+    value = partly(word, scope)
+    return value if is_known(value) else None
+
+
+def partly(word: Traced, scope: Scope) -> Traced:
+    """The same, with marks around what can't be known."""
     reading = _Reading(scope)
     reading.read(word, quoted=False, split=False)
     parts = reading.done()
-    if not all(known for _, known in parts):
-        return None
-    return parts[0][0] if parts else NOTHING
+    return parts[0] if parts else NOTHING
 
 
 def _braces(word: Traced) -> list[Traced]:
@@ -127,31 +160,27 @@ class _Reading:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.parts: list[tuple[Traced, bool]] = []
+        self.parts: list[Traced] = []
         self.value = NOTHING
-        self.known = True
         self.started = False
         self.split = True
 
-    def done(self) -> list[tuple[Traced, bool]]:
+    def done(self) -> list[Traced]:
         self.end_field()
         return self.parts
 
     def end_field(self) -> None:
         if self.started:
-            self.parts.append((self.value, self.known))
-        self.value, self.known, self.started = NOTHING, True, False
+            self.parts.append(self.value)
+        self.value, self.started = NOTHING, False
 
     def add(self, value: Traced) -> None:
         self.value, self.started = self.value + value, True
 
-    def lose(self) -> None:
-        self.known, self.started = False, True
-
-    def put(self, value: Value, quoted: bool) -> None:
+    def put(self, value: Value, quoted: bool, written: Traced) -> None:
         """The result of an expansion: split at blanks unless it is quoted."""
         if value is None:
-            self.lose()
+            self.add(unknown(written.text, written.raw_span(0, len(written.text))))
         elif isinstance(value, tuple):
             for number, item in enumerate(value):
                 if number:
@@ -193,15 +222,15 @@ class _Reading:
                 start = text.index('"', i) + 1
                 self.read(word.cut(start, end - 1), quoted=True)
             elif char == "`":
-                self.put(
-                    substitution(word.cut(i + 1, end - 1), word.raw_span(i, end), self.scope),
-                    quoted,
-                )
+                inner = word.cut(i + 1, end - 1)
+                output = substitution(inner, word.raw_span(i, end), self.scope)
+                self.put(output, quoted, word.cut(i, end))
             elif char == "$":
                 end = self.dollar(word, i, end, quoted)
             elif char == "~" and i == 0 and not quoted and text[1:2] in ("", "/"):
                 home = self.scope.user.get("HOME")
-                self.put(Traced.computed(home, word.raw_span(0, 1)) if home else None, True)
+                at_home = Traced.computed(home, word.raw_span(0, 1)) if home else None
+                self.put(at_home, True, word.cut(0, 1))
             else:
                 self.add(word.cut(i, end))
             i = end
@@ -209,21 +238,29 @@ class _Reading:
     def dollar(self, word: Traced, i: int, end: int, quoted: bool) -> int:
         text = word.text
         if text.startswith("$((", i) and text[end - 2 : end] == "))":
-            value = arithmetic(text[i + 3 : end - 2], self.scope)
+            number = arithmetic(text[i + 3 : end - 2], self.scope)
             span = word.raw_span(i, end)
-            self.put(None if value is None else Traced.computed(str(value), span), quoted)
+            value: Value = None if number is None else Traced.computed(str(number), span)
         elif text.startswith("$(", i):
-            span = word.raw_span(i, end)
-            self.put(substitution(word.cut(i + 2, end - 1), span, self.scope), quoted)
+            value = substitution(word.cut(i + 2, end - 1), word.raw_span(i, end), self.scope)
         elif text.startswith("${", i):
-            span = word.raw_span(i, end)
-            self.put(self.parameter(word.cut(i + 2, end - 1), span, quoted), quoted)
+            value = self.parameter(word.cut(i + 2, end - 1), word.raw_span(i, end), quoted)
         elif match := NAME.match(text, i + 1):
             end = match.end()
-            self.put(self.special(match[0], word.raw_span(i, end), quoted), quoted)
+            value = self.special(match[0], word.raw_span(i, end), quoted)
+            if value is None and not quoted and self.split:
+                value = self.several(match[0])
         else:
             self.add(word.cut(i, end))
+            return end
+        self.put(value, quoted, word.cut(i, end))
         return end
+
+    def several(self, name: str) -> Value:
+        """The words of a variable of which some can't be known."""
+        variable = self.scope.variables.get(name)
+        words = variable.partly if variable else None
+        return words if words and re.search(r"\s", words.text) else None
 
     def special(self, name: str, span: Span, quoted: bool) -> Value:
         arguments = self.scope.arguments
@@ -256,7 +293,11 @@ class _Reading:
         elif index not in (None, "@", "*", "0") and not isinstance(value, tuple):
             return None
         if action is None:
+            if value is None and not quoted and self.split:
+                value = self.several(name)
             return value if not rest.text else None
+        if isinstance(value, Traced) and not is_known(value):
+            return None
         if action[-1] in "-=+?":
             empty = not is_set or (
                 action[0] == ":" and isinstance(value, Traced) and not value.text

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ddp_assist.probes.launch.expand import Field, Scope, Value, Variable, expand, string
+from ddp_assist.probes.launch.expand import Field, Scope, Value, Variable, expand, is_known, partly
 from ddp_assist.probes.launch.mistakes import DECLARING, mistakes
 from ddp_assist.probes.launch.plan import Assignment, LaunchError, Note, Span
 from ddp_assist.probes.launch.shell import (
@@ -295,13 +295,21 @@ class Walk:
         if match[2] or value.text.startswith("("):
             self.array(match, value)
             return Assignment(match[1], None, span, inside, exported=False)
-        known = string(value, self.scope)
-        if known is not None and match[3] == "+=":
-            before = self.scope.value(match[1], span)[0]
-            known = before + known if isinstance(before, Traced) else None
-        self.scope.pending[match[1]] = known
+        read: Traced | None = partly(value, self.scope)
+        if match[3] == "+=" and read is not None:
+            before = self.before(match[1], span)
+            read = before + read if before is not None else None
+        self.scope.pending[match[1]] = read
+        known = read if read is not None and is_known(read) else None
         text = None if known is None else known.text
         return Assignment(match[1], text, span, (known and known.span()) or inside)
+
+    def before(self, name: str, span: Span) -> Traced | None:
+        """The text that `+=` adds to, with marks around what can't be known."""
+        value = self.scope.value(name, span)[0]
+        if value is None and name in self.scope.variables:
+            return self.scope.variables[name].partly
+        return value if isinstance(value, Traced) else None
 
     def array(self, match: re.Match[str], value: Traced) -> None:
         if match[2]:
@@ -311,8 +319,8 @@ class Walk:
         words = [t for t in tokens(inner.text) if t.kind == "word"]
         items: list[Traced] = []
         for token in words:
-            for one in expand(inner.cut(token.start, token.end), self.scope):
-                items.append(one.value if one.known else Traced.computed(one.text, one.span))
+            fields = expand(inner.cut(token.start, token.end), self.scope)
+            items += [one.carried for one in fields]
         before = self.scope.value(match[1], (0, 0))[0] if match[3] == "+=" else ()
         if isinstance(before, Traced):
             before = (before,) if before.text else ()
@@ -321,16 +329,19 @@ class Walk:
     def store(self, one: Assignment, exported: bool | None) -> None:
         """Sets a variable of the script. What a branch that may not be taken sets is unclear."""
         value = self.scope.pending.pop(one.name, None)
+        text = value if isinstance(value, Traced) else None
+        if text is not None and not is_known(text):
+            value = None
         before = self.scope.variables.get(one.name)
         if self.maybe and isinstance(value, Traced):
             old = self.scope.value(one.name, one.span)
             if old[1] and not (isinstance(old[0], Traced) and old[0].text == value.text):
-                value, one = None, replace(one, value=None)
+                value, text, one = None, None, replace(one, value=None)
         out = exported if exported is not None else (
             self.scope.allexport or one.name in self.scope.user
             or (before is not None and before.exported)
         )  # fmt: skip
-        self.scope.variables[one.name] = Variable(value, out, replace(one, exported=out))
+        self.scope.variables[one.name] = Variable(value, out, replace(one, exported=out), text)
 
     def declare(self, written: list[Token]) -> None:
         verb, rest = written[0].raw, written[1:]
@@ -344,7 +355,9 @@ class Walk:
                 before = self.scope.variables.get(token.raw)
                 if before is not None and "n" not in flags:
                     one = before.assignment and replace(before.assignment, exported=True)
-                    self.scope.variables[token.raw] = Variable(before.value, True, one)
+                    self.scope.variables[token.raw] = replace(
+                        before, exported=True, assignment=one
+                    )
 
     def builtin(
         self, words: tuple[Field, ...], line: tuple[Assignment, ...], behind: bool
@@ -363,7 +376,7 @@ class Walk:
             if rest and rest[0].text in ("-a", "+a"):
                 self.scope.allexport = rest[0].text == "-a"
             elif rest and rest[0].text == "--":
-                self.scope.arguments = tuple(w.value for w in rest[1:])
+                self.scope.arguments = tuple(w.carried for w in rest[1:])
         elif name == "shift":
             self.scope.arguments = self.scope.arguments[1:]
         elif name in ("read", "mapfile", "readarray"):
@@ -375,7 +388,7 @@ class Walk:
             self.inner([w.value for w in rest])
         elif name in self.functions and self.calls < DEEPEST:
             self.called.add(name)
-            arguments, self.scope.arguments = self.scope.arguments, tuple(w.value for w in rest)
+            arguments, self.scope.arguments = self.scope.arguments, tuple(w.carried for w in rest)
             self.calls += 1
             for one in line:
                 self.store(one, exported=True)
