@@ -15,7 +15,7 @@ from typing import Any
 from ddp_assist.app.question import Question as Question
 from ddp_assist.app.tree import Symptom, Tree, load, recognised
 from ddp_assist.app.walk import Ranked, rank
-from ddp_assist.probes.catalogue import READERS, of_the_network, probes
+from ddp_assist.probes.catalogue import READERS, of_the_network, of_this_host, probes
 from ddp_assist.probes.jobs.target import elsewhere, launch_of, logs_of
 from ddp_assist.probes.launch import check
 from ddp_assist.probes.launch.plan import Launch, LaunchError, LaunchPlan
@@ -24,7 +24,7 @@ from ddp_assist.probes.launch.read import read_launch, reread
 from ddp_assist.probes.logs.reading import read_so_far
 from ddp_assist.probes.model import Finding, Probe, Target, Weight, unknown
 from ddp_assist.probes.network.endpoints import endpoints
-from ddp_assist.probes.network.scope import runs_elsewhere
+from ddp_assist.probes.network.scope import is_submitted, runs_elsewhere
 from ddp_assist.probes.runner import Told, run
 from ddp_assist.probes.script.facts import collector_rests
 from ddp_assist.probes.script.whereabouts import whereabouts
@@ -151,8 +151,8 @@ def look(
     scripted, backend = whereabouts(target)
     target = replace(target, endpoints=endpoints(target, scripted), backend=backend)
     others = [p for p in chosen if p.id not in READERS] if here else []
-    if runs_elsewhere(target):
-        others = [p for p in others if p.id not in of_the_network()]
+    if runs_elsewhere(target) or is_submitted(target):
+        others = [p for p in others if p.id not in of_this_host()]
     if target.job is not None and elsewhere(target.job) is not None:
         blind = of_the_network()
         seen += tuple(unknown(p.id, _ELSEWHERE) for p in others if p.id in blind)

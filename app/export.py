@@ -13,6 +13,7 @@ from ddp_assist.app.diagnose import Diagnosis, diagnose
 from ddp_assist.app.files import WriteFailed, write_private
 from ddp_assist.app.fixes.model import FileEdit, Fix
 from ddp_assist.probes.launch.plan import LaunchError
+from ddp_assist.probes.launch.write import started_by
 from ddp_assist.probes.trial.shelter import Shelter
 
 MOST_AT_ONCE = 2
@@ -143,8 +144,8 @@ def corrected(fix: Fix, diagnosis: Diagnosis) -> Iterator[Sequence[str]]:
     shelter = Shelter()  # swept by the next start where even this one was killed
     try:
         script = write_launch(diagnosis, fix, shelter.path)
-        words = ("bash", str(script)) if (fix.launch or diagnosis.target.launch) is not None else ()
-        yield words
+        launch = fix.launch or diagnosis.target.launch
+        yield () if launch is None else (*started_by(launch), str(script))
     finally:
         shelter.release()
 

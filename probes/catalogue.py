@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 
 from ddp_assist.probes.model import Probe
@@ -38,10 +39,19 @@ READERS = frozenset({"log", "story", "flight-recorder", "ras"})
 
 
 def of_the_network() -> frozenset[str]:
+    """What they see is true of this host's network only."""
+    return _ids(n for n in MODULES if n.startswith("network.") and n != "network.aside")
+
+
+def of_this_host() -> frozenset[str]:
     """What they see is true of this host only: of no use where the ranks run on others."""
-    names = [n for n in MODULES if n.startswith("network.") and n != "network.aside"]
+    parts = ("python", "torch_build", "limits", "memory", "kernel_log", "leftovers")
+    return of_the_network() | _ids(f"host.{part}" for part in parts) | _ids(["gpu.gpus"])
+
+
+def _ids(modules: Iterable[str]) -> frozenset[str]:
     return frozenset(
-        p.id for name in names for p in import_module(f"ddp_assist.probes.{name}").PROBES
+        p.id for name in modules for p in import_module(f"ddp_assist.probes.{name}").PROBES
     )
 
 

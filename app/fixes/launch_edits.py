@@ -32,6 +32,7 @@ BUILDERS: Mapping[str, Builder] = {
     "side-by-side": ranks.side_by_side,
     "match-world-size": ranks.match_world_size,
     "ranks-by-task": started.ranks_by_task,
+    "srun-on-each-node": started.on_each_node,
     "srun": ranks.with_srun,
     "drop-flag": ranks.drop_flag,
     "rename-option": ranks.rename_option,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from ddp_assist.app.fixes.launch_tasks import NODE, own_rank
 from ddp_assist.app.fixes.launch_words import (
     as_fix,
+    before,
     drop_option,
     edited,
     option_name,
@@ -41,6 +42,18 @@ def ranks_by_task(situation: Situation) -> Fix | None:
     if any(p.launcher in ELASTIC for p in situation.target.plans):
         title = "node ranks given out when the nodes meet (c10d), the same words for each"
     return as_fix(situation, title, edited(situation, rule))
+
+
+def on_each_node(situation: Situation) -> Fix | None:
+    """srun before a launcher that a batch script starts on its first node only."""
+    count = situation.value("nodes")
+    if not situation.value("without_srun") or not isinstance(count, int):
+        return None
+
+    def rule(_: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+        yield before(plan, f"srun --nodes={count} --ntasks={count} --ntasks-per-node=1")
+
+    return as_fix(situation, f"start it on each of the {count} nodes", edited(situation, rule))
 
 
 def one_for_each_node(

@@ -11,7 +11,7 @@ from ddp_assist.probes.host.processes import read
 from ddp_assist.probes.host.words import brief
 from ddp_assist.probes.launch.judging import is_static
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target, unknown
-from ddp_assist.probes.network.scope import environment, number, runs_elsewhere
+from ddp_assist.probes.network.scope import environment, is_submitted, number, runs_elsewhere
 
 CGROUPS = re.compile(rb"(docker|kubepods|containerd|crio|libpod|lxc|machine\.slice|garden)")
 OWN_STEPS = 0xFFFFFFF0
@@ -55,10 +55,16 @@ def _look(target: Target) -> Iterator[Finding]:
         named = ", ".join(map(brief, elsewhere[:8]))
         yield unknown(
             "place",
-            f"the ranks are started on {named}, and this host is none of them: its network tells"
+            f"the ranks are started on {named}, and this host is none of them: what it has tells"
             " nothing about theirs, so run the same command there, on each in turn",
             hosts=list(elsewhere[:64]),
         )  # fmt: skip
+    elif is_submitted(target):
+        sentence = (
+            "Slurm chooses the hosts of this job, and what this one has tells nothing about them:"
+            " within an allocation (salloc) the same command looks at its nodes with --fleet"
+        )
+        yield unknown("place", sentence)
     if not seen:
         yield Finding("place", "bare", "this is no container, no pod and no Slurm job")
 

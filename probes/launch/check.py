@@ -56,6 +56,7 @@ CHECKS = (
     check_ranks.single_ranks,
     check_ranks.one_after_another,
     check_ranks.slurm,
+    check_ranks.without_srun,
     check_ranks.gpus,
     check_ranks.tensorflow,
     check_words.exports,

@@ -206,6 +206,23 @@ def _is_first_without(target: Target, plan: LaunchPlan) -> bool:
     )  # fmt: skip
 
 
+def without_srun(target: Target) -> Iterator[Finding]:
+    """A batch script runs on the first of its nodes, and so does what it starts without srun."""
+    if target.launch is None or target.launch.interpreter != "sbatch" or len(target.plans) != 1:
+        return
+    plan, given = target.plans[0], whole(target.plans[0].env.get("SLURM_NNODES"))
+    elsewhere = plan.scheduler or plan.host or plan.repeated or plan.conditional
+    by_itself = any("deepspeed" in one.name for one in plan.options)
+    if elsewhere or by_itself or plan.launcher not in ONE_A_NODE or plan.standalone:
+        return
+    if given is not None and given > 1 and (nodes(plan) or 1) > 1:
+        sentence = (
+            f"the job has {given} nodes, and without srun {plan.launcher} is started on the first "
+            "of them only"
+        )
+        yield say(target, plan, "slurm-plan-mismatch", sentence, nodes=given, without_srun=True)
+
+
 def gpus(target: Target) -> Iterator[Finding]:
     for plan in target.plans:
         if not isinstance(plan.nproc, int) or target.backend == "gloo" or plan.option("cpu"):

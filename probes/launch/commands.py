@@ -261,7 +261,7 @@ class Reader:
                     state.take(2)
                     self.inner(
                         words[i + 1].value, words[i + 1].known, state, command, name,
-                        tuple(w.value for w in rest[1:]),
+                        tuple(w.carried for w in rest[1:]),
                     )  # fmt: skip
                 return
             takes_value = text.endswith("o") or text in ("--rcfile", "--init-file")
@@ -270,7 +270,7 @@ class Reader:
             path = state.cwd / words[i].text
             text_there = elsewhere(path)
             if text_there is not None:
-                arguments = tuple(w.value for w in words[i + 1 :])
+                arguments = tuple(w.carried for w in words[i + 1 :])
                 state.take(1)
                 self.inner(text_there, True, state, command, words[i].text, arguments)
 

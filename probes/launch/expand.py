@@ -55,6 +55,8 @@ class Scope:
     arguments: tuple[Traced, ...] = ()
     name: str = "bash"
     allexport: bool = False
+    elsewhere: bool = False
+    """The script runs on another host than this one: what this one is called says nothing."""
     pending: dict[str, Value] = field(default_factory=dict)
     """Values just read from a line of assignments, before they are stored."""
 
@@ -389,6 +391,8 @@ def substitution(inner: Traced, span: Span, scope: Scope) -> Value:
         here = here / [w for w in commands[0][1:] if w != "--"][-1]
         commands = commands[1:]
     if len(commands) != 1 or not commands[0]:
+        return None
+    if scope.elsewhere and commands[0][0] in ("hostname", "uname"):
         return None
     text = _output(commands[0], here)
     return None if text is None else Traced.computed(text, span)

@@ -54,6 +54,7 @@ def reread(launch: Launch, text: str) -> Launch:
         if launch.interpreter == "sbatch":
             over = re.sub(r" (?=-)", "\n#SBATCH ", " ".join(["", *launch.submitted]))
             scope.variables |= _slurm(text + over)
+            scope.elsewhere = True
     Walk(Traced.written(text), scope, reader.notes, reader.meet).whole()
     return replace(launch, text=text, plans=tuple(reader.plans), notes=tuple(reader.notes))
 

@@ -84,8 +84,8 @@ def as_script(launch: Launch, out_dir: Path | None, copies: Mapping[Path, Path])
         folders += [str(copy.absolute().parent), str(path.resolve().parent)]
     for edit in sorted(edits, key=lambda e: e.span, reverse=True):
         text = text[: edit.span[0]] + edit.text + text[edit.span[1] :]
-    by = [launch.interpreter, *launch.submitted] if launch.interpreter == "sbatch" else ["bash"]
-    head = [] if out_dir is None else [f"# {shlex.join(by)} {out_dir.absolute() / 'launch.sh'}"]
+    by = shlex.join(started_by(launch))
+    head = [] if out_dir is None else [f"# {by} {out_dir.absolute() / 'launch.sh'}"]
     head += [f"cd {shlex.quote(str(launch.cwd.absolute()))} || exit 1"]
     head += [f"export {_assignment(w)}" for w in launch.outer if ASSIGNED.match(w)]
     taken = [b for a, b in zip(launch.outer, launch.outer[1:], strict=False) if a == "-u"]
@@ -118,6 +118,11 @@ def as_script(launch: Launch, out_dir: Path | None, copies: Mapping[Path, Path])
     return shebang + before + "".join(f"{h}\n" for h in head) + body + (
         "" if body.endswith("\n") else "\n"
     )  # fmt: skip
+
+
+def started_by(launch: Launch) -> list[str]:
+    """The words before `launch.sh` that start it as the user's own script was started."""
+    return [launch.interpreter, *launch.submitted] if launch.interpreter == "sbatch" else ["bash"]
 
 
 def _hostfiles(

@@ -34,6 +34,12 @@ def runs_elsewhere(target: Target) -> tuple[str, ...]:
     return () if any(is_here(h) or h.partition(".")[0] == mine for h in named) else tuple(named)
 
 
+def is_submitted(target: Target) -> bool:
+    """Whether the launch is handed to Slurm, which chooses the hosts for it."""
+    launch = target.launch
+    return launch is not None and launch.interpreter == "sbatch" and target.job is None
+
+
 def spans_hosts(target: Target) -> bool | None:
     """True or False where the launch says so, None where it can't be known."""
     plan, env = target.plan, environment(target)
