@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis, conclude
-from ddp_assist.app.fixes.for_nodes import Agreement, for_all, in_one_piece, spread
+from ddp_assist.app.fixes.for_nodes import PASSED_ON, Agreement, for_all, in_one_piece, spread
 from ddp_assist.app.fixes.hostfile import corrected, is_in_words
 from ddp_assist.app.fixes.launch_started import has_one_rank_for_all
 from ddp_assist.app.fixes.model import FileEdit, Fix
@@ -21,6 +21,7 @@ from ddp_assist.app.walk import Ranked
 from ddp_assist.probes.fleet.compare import folded, own_plan
 from ddp_assist.probes.fleet.meeting import Meeting, Place, joined
 from ddp_assist.probes.launch.plan import Launch, LaunchError
+from ddp_assist.probes.model import Target
 from ddp_assist.probes.network.endpoint import CANDIDATES
 
 RANKS = {"node-rank-duplicated", "node-rank-out-of-range", "rank-never-started"}
@@ -224,7 +225,8 @@ def _built(
     if launch is None or launches is None:
         if not agreed.env:
             return None
-        return Fix(first.cause, title, "command", steps=tuple(_said(agreed, False)))
+        steps = (*_said(agreed, False), *_passed_on(diagnosis.target))
+        return Fix(first.cause, title, "command", steps=steps)
     files: tuple[FileEdit, ...] = ()
     if agreed.hostfile and launch.main is not None and not is_in_words(launch.main):
         gpus = {name: count for name in meeting.seen if (count := meeting.gpus(name))}
@@ -262,6 +264,14 @@ def _said(agreed: Agreement, ranks: bool) -> Iterator[str]:
     if agreed.port is not None:
         yield f"meet on port {agreed.port}, which every node reaches"
     yield from _exports(agreed)
+
+
+def _passed_on(target: Target) -> Iterator[str]:
+    if any(plan.launcher == "deepspeed" and plan.starts_all for plan in target.plans):
+        yield (
+            f"deepspeed passes on what begins with {', '.join(PASSED_ON)} alone: what all nodes "
+            "want alike goes into .deepspeed_env, in your home or where deepspeed is started"
+        )
 
 
 def _exports(agreed: Agreement) -> Iterator[str]:

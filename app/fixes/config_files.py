@@ -23,7 +23,7 @@ def configs(launches: Mapping[str, Launch], hostfile: Path | None = None) -> dic
         plan = launch.main
         if plan is None or plan.launcher != "accelerate":
             continue
-        path = config_path(plan.option("config-file"), plan.environment(launch.env), plan.cwd)
+        path = _path(launch, plan)
         text = config_text(path)
         if text:
             now = configured(path)
@@ -34,6 +34,16 @@ def configs(launches: Mapping[str, Launch], hostfile: Path | None = None) -> dic
             whose = "" if plan.starts_all else f"-{name}"
             found[f"accelerate{whose}{path.suffix}"] = with_settings(path, text, wanted)
     return found
+
+
+def _path(launch: Launch, plan: LaunchPlan) -> Path:
+    return config_path(plan.option("config-file"), plan.environment(launch.env), plan.cwd)
+
+
+def is_same_network(launch: Launch, plan: LaunchPlan) -> bool:
+    """Whether accelerate names the first machine by address and port, which c10d does not read."""
+    told = configured(_path(launch, plan)).get("same_network", "")
+    return plan.option("same-network") is not None or told.lower() == "true"
 
 
 def _told(plan: LaunchPlan, rank: int) -> Iterator[tuple[str, str]]:

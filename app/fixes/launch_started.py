@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from ddp_assist.app.fixes.config_files import is_same_network
 from ddp_assist.app.fixes.launch_tasks import NODE, own_rank
 from ddp_assist.app.fixes.launch_words import (
     as_fix,
@@ -38,10 +39,11 @@ def ranks_by_task(situation: Situation) -> Fix | None:
         if plan.scheduler == "srun" and (plan.nnodes or (1, 1))[1] > 1:
             yield from one_for_each_node(launch, plan, None, None)
 
+    launch = edited(situation, rule)
     title = "node ranks filled in on each node, by Slurm's number of it"
-    if any(p.launcher in ELASTIC for p in situation.target.plans):
+    if launch is not None and "c10d" in launch.text:
         title = "node ranks given out when the nodes meet (c10d), the same words for each"
-    return as_fix(situation, title, edited(situation, rule))
+    return as_fix(situation, title, launch)
 
 
 def on_each_node(situation: Situation) -> Fix | None:
@@ -59,8 +61,8 @@ def on_each_node(situation: Situation) -> Fix | None:
 def one_for_each_node(
     launch: Launch, plan: LaunchPlan, address: str | None, port: int | None
 ) -> Iterator[Edit]:
-    """Slurm's number of the node where a shell on the node reads it; torchrun's agents agree on the
-    ranks between them; for others such a shell is put around."""
+    """Slurm's number of the node where a shell on the node reads it; else torchrun's agents, and
+    accelerate's, agree on the ranks between them; for others such a shell is put around."""
     once_a_node = plan.scheduler is not None or is_everywhere(plan)
     if not once_a_node or plan.repeated or not plan.editable:
         raise LaunchError("no command of this launch is known to start each node once")
@@ -68,6 +70,8 @@ def one_for_each_node(
         yield from _numbered(launch, plan)
     elif plan.launcher in ELASTIC:
         yield from _agreed(launch, plan, address, port)
+    elif plan.launcher == "accelerate" and not is_same_network(launch, plan):
+        yield from _agreed_machines(launch, plan)
     elif plan.scheduler == "srun":
         if not (address or plan.option(option_name(plan, "master-addr")) or plan.master_addr):
             raise LaunchError("where the nodes are to meet is not said in this launch")
@@ -123,6 +127,14 @@ def _agreed(
         word = f"{f'[{host}]' if _is_v6(host) else host}:{port or door}"
         edits.append(set_option(launch, plan, "rdzv-endpoint", word))
     yield from edits
+
+
+def _agreed_machines(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
+    """accelerate wants a machine rank all the same, and it counts for nothing then."""
+    yield set_option(launch, plan, "rdzv-backend", "c10d")
+    given = plan.option("machine-rank")
+    if given.value is None if given is not None else plan.node_rank is None:
+        yield set_option(launch, plan, "node-rank", "0")
 
 
 def _as_written(launch: Launch, given: Option | None) -> str:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddp_assist.probes.launch.judging import option
-from ddp_assist.probes.launch.launchers import ELASTIC, whole
+from ddp_assist.probes.launch.judging import ONE_A_NODE, option
+from ddp_assist.probes.launch.launchers import whole
 from ddp_assist.probes.launch.plan import LaunchError, LaunchPlan
 from ddp_assist.probes.launch.read import from_process, read_launch
 from ddp_assist.probes.model import Endpoint, Target
@@ -123,7 +123,7 @@ def _told(plan: LaunchPlan, env: Mapping[str, str], template: bool = False) -> d
         "node_rank": rank,
         "rank_of_another": template and rank is not None and _is_written(plan),
         "rank_by_task": rank is None and bool(plan.scheduler and option(plan, "node-rank")),
-        "backend": plan.rdzv_backend if plan.launcher in ELASTIC else None,
+        "backend": plan.rdzv_backend if plan.launcher in ONE_A_NODE else None,
         "rdzv_id": plan.rdzv_id,
         "endpoint": plan.rdzv_endpoint or f"{address or ''}:{port or ''}",
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ddp_assist.probes.host.words import counted
 from ddp_assist.probes.launch.judging import (
+    ONE_A_NODE,
     PLAIN,
     groups,
     is_counted,
@@ -25,7 +26,6 @@ from ddp_assist.probes.launch.launchers import ELASTIC, whole
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target
 
-ONE_A_NODE = ELASTIC | {"accelerate"}
 PER_TASK = re.compile(r"\$\{?SLURM_(NODEID|PROCID|LOCALID)\b")
 
 

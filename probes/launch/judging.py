@@ -34,6 +34,10 @@ def line_of(launch: Launch, plan: LaunchPlan) -> str:
     return text[:400]
 
 
+ONE_A_NODE = ELASTIC | {"accelerate"}
+"""Launchers of which one is started on each node, and whose agents can agree on the ranks."""
+
+
 def option(plan: LaunchPlan, name: str) -> Option | None:
     return plan.option(NAMED.get(plan.launcher, {}).get(name, name))
 
@@ -58,7 +62,7 @@ def node_rank(plan: LaunchPlan) -> int | None:
 
 def is_static(plan: LaunchPlan) -> bool:
     """Whether the node rank that it is told counts; else the agents agree on one."""
-    return plan.launcher not in ELASTIC or plan.rdzv_backend in (None, "static")
+    return plan.launcher not in ONE_A_NODE or plan.rdzv_backend in (None, "static")
 
 
 def rank(plan: LaunchPlan) -> int | None:

@@ -162,9 +162,9 @@ CHANGES: list[tuple[str, str, str, dict[str, Any]]] = [
      {"option": "--node-rank=$SLURM_NODEID"}),
     ("ranks-by-task",
      "srun -N 2 accelerate launch --machine_rank $SLURM_NODEID --num_machines 2"
-     " --main_process_ip h0 t.py",
+     " --same_network --main_process_ip h0 t.py",
      "srun -N 2 bash -c 'exec accelerate launch --machine_rank=$SLURM_NODEID \"$@\"' _"
-     " --num_machines 2 --main_process_ip h0 t.py",
+     " --num_machines 2 --same_network --main_process_ip h0 t.py",
      {"option": "--machine_rank $SLURM_NODEID"}),
     ("use-torchrun", "python t.py",
      "env -u SLURM_NTASKS -u SLURM_PROCID"

@@ -153,6 +153,22 @@ def test_large_packets_are_lost(bed: Nodes) -> None:
     assert "(MTU)" in outcomes(result)["mtu-black-hole"]
 
 
+def test_what_deepspeed_would_not_pass_on_is_said_and_not_written(bed: Nodes) -> None:
+    (bed.at / "home" / "hosts").write_text("".join(f"{name} slots=1\n" for name in bed.names))
+    for name in bed.names:
+        bed.hosts(name, "127.0.1.1")
+    try:
+        launch = ("deepspeed", "--hostfile", "/srv/home/hosts", "--master_addr", "node1", "t.py")
+        result = look(bed, launch=launch)
+    finally:
+        for name in bed.names:
+            bed.hosts(name, bed.address(name))
+    assert causes(result)[0] == "hostname-resolves-to-loopback", outcomes(result)
+    fix = result["fixes"][0]
+    assert fix["launch"] is None and "export GLOO_SOCKET_IFNAME=eth0" in fix["steps"][0]
+    assert ".deepspeed_env" in fix["steps"][-1]
+
+
 def test_a_master_that_one_node_takes_for_another_host(bed: Nodes) -> None:
     with known_as(bed, "node3", bed.address("node3"), node1="10.99.0.77"):
         result = look(bed)
@@ -215,8 +231,8 @@ def test_a_killed_controller_leaves_nothing_on_any_node(bed: Nodes) -> None:
 def test_a_node_that_dies_in_the_middle_costs_only_its_own_answers(bed: Nodes) -> None:
     """Its shell and its program are killed at once, when the folder is there."""
     command = " ".join(ours("fleet", "--json", "-w", ALL, "--no-trial"))
-    kills = "until p=$(pgrep -u alice -f [r]un_module)"
-    kills += " && ls -d /run/tmp/ddp-assist-node-*/ddp_assist >&2; do sleep 0.02; done; kill -9 $p"
+    kills = "until p=$(pgrep -u alice -f [r]un_module) && ls -d /run/tmp/ddp-assist-node-*/*/"
+    kills += "ddp_assist >&2; do sleep 0.02; done; kill -9 $p"
     done = bed.user("sh", "-c", f"ssh node4 '{kills}' & {command}; wait")
     assert "/run/tmp/ddp-assist-node-" in done.stderr, "it was killed before it had a folder"
     result = json.loads(done.stdout)

@@ -289,7 +289,8 @@ def test_the_hosts_of_a_launch_are_those_that_deepspeed_takes(
          "pdsh -w n1,n2 torchrun --rdzv_backend=c10d --nnodes 2 --rdzv_endpoint=10.0.0.1:29500"
          " t.py"),
         # These give out no ranks that a word of theirs could name, and start each node the same.
-        ("pdsh -w n1,n2 accelerate launch --num_machines 2 --main_process_ip n9 t.py", None),
+        ("pdsh -w n1,n2 accelerate launch --same_network --num_machines 2 --main_process_ip n9"
+         " t.py", None),
         ("horovodrun -np 2 -H n1:1,n2:1 env RANK=0 WORLD_SIZE=2 python t.py", None),
         ("ray job submit -- env RANK=0 WORLD_SIZE=2 python t.py", None),
     ],
@@ -369,16 +370,24 @@ EACH = (
          {"ranks": True, "address": "10.0.0.1"},
          "srun bash -c 'torchrun --nnodes 2 --node_rank $SLURM_NODEID"
          " --master_addr 10.0.0.1 t.py'"),
-        ("srun accelerate launch --num_machines 2 --machine_rank 0"
+        ("srun accelerate launch --same_network --num_machines 2 --machine_rank 0"
          " --main_process_ip $HEAD 't 1.py'",
          {"ranks": True},
          "srun bash -c 'exec accelerate launch --machine_rank=$SLURM_NODEID \"$@\"' _"
-         " --num_machines 2 --main_process_ip $HEAD 't 1.py'"),
-        ("srun -N2 env A=1 python -m accelerate.commands.launch --num_machines 2 t.py",
-         {"ranks": True, "address": "10.0.0.1"},
+         " --same_network --num_machines 2 --main_process_ip $HEAD 't 1.py'"),
+        ("srun -N2 env A=1 python -m accelerate.commands.launch --same_network --num_machines 2"
+         " t.py", {"ranks": True, "address": "10.0.0.1"},
          "srun -N2 env A=1 bash -c 'exec python -m accelerate.commands.launch"
          " --machine_rank=$SLURM_NODEID \"$@\"' _ --main_process_ip=10.0.0.1"
-         " --num_machines 2 t.py"),
+         " --same_network --num_machines 2 t.py"),
+        ("L='accelerate launch --num_machines 2'; srun $L --main_process_ip $HEAD t.py",
+         {"ranks": True},
+         "L='accelerate launch --machine_rank=0 --rdzv_backend=c10d --num_machines 2';"
+         " srun $L --main_process_ip $HEAD t.py"),
+        ("mpirun -np 2 accelerate launch --num_machines 2 --machine_rank $OMPI_COMM_WORLD_RANK"
+         " --main_process_ip h0 t.py", {"ranks": True},
+         "mpirun -np 2 accelerate launch --rdzv_backend=c10d --num_machines 2 --machine_rank 0"
+         " --main_process_ip h0 t.py"),
         ("srun --label python t.py 'a b' > log", {"env": OWN},
          f"srun --label {EACH}python t.py 'a b' > log"),
         ("srun env GLOO_SOCKET_IFNAME=ib0 torchrun --nnodes 2 t.py", {"env": OWN},
@@ -389,10 +398,11 @@ EACH = (
         ("mpirun -np 2 -H n1,n2 python t.py", {"env": OWN},
          f"mpirun -np 2 -H n1,n2 {EACH}python t.py"),
         # What one command can't say is not guessed.
-        ("srun accelerate launch --num_machines 2 --machine_rank 0 t.py", {"ranks": True}, None),
+        ("srun accelerate launch --same_network --num_machines 2 --machine_rank 0 t.py",
+         {"ranks": True}, None),
         ("srun torchrun --nnodes 2 --node_rank 0 t.py", {"ranks": True}, None),
         ("torchrun --nnodes 2 --node_rank 0 --master_addr h0 t.py", {"ranks": True}, None),
-        ("PY=python; srun $PY -m accelerate.commands.launch --num_machines 2"
+        ("PY=python; srun $PY -m accelerate.commands.launch --same_network --num_machines 2"
          " --main_process_ip h0 t.py", {"ranks": True}, None),
         ("srun bash -c 'export GLOO_SOCKET_IFNAME=x; python t.py'", {"env": OWN}, None),
         ("srun python t.py", {"env": {"n1": {"GLOO_SOCKET_IFNAME": "a$b"}, "n2": {}}}, None),

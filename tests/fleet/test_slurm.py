@@ -139,13 +139,18 @@ def test_one_rank_in_a_batch_script_is_cured_in_one_piece(cluster: Nodes) -> Non
 
 
 @pytest.mark.skipif(find_spec("accelerate") is None, reason="no accelerate here")
-def test_a_machine_rank_that_no_task_is_told(cluster: Nodes) -> None:
-    """Each task takes itself for machine 0; Slurm's number of the node is filled in there."""
-    launch = f"{Path(sys.executable).with_name('accelerate')} launch --multi_gpu --num_processes 2"
+@pytest.mark.parametrize(("more", "told"), [
+    ("", "--rdzv_backend=c10d"), (" --same_network", "--machine_rank=$SLURM_NODEID"),
+])  # fmt: skip
+def test_a_machine_rank_that_no_task_is_told(cluster: Nodes, more: str, told: str) -> None:
+    """Each task takes itself for machine 0. Its agents agree on the ranks, or Slurm's number of
+    the node is filled in there."""
+    program = Path(sys.executable).with_name("accelerate")
+    launch = f"{program} launch{more} --multi_gpu --num_processes 2"
     line = f"srun {launch} --num_machines 2 --main_process_ip $HEAD --main_process_port 29500"
     fix, said = cured(cluster, f"{JOB.partition('srun')[0]}{line} train.py\n")
     assert fix["cause"] == "node-rank-duplicated" and fix["badge"] == "ran", fix
-    assert "--machine_rank=$SLURM_NODEID" in fix["launch"]
+    assert told in fix["launch"]
     assert trained(said), said
 
 
