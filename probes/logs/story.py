@@ -12,6 +12,7 @@ from ddp_assist.probes.logs.ends import SIGNALS, End, ends
 from ddp_assist.probes.logs.ranks import Line, Traceback, tracebacks
 from ddp_assist.probes.logs.reading import read, read_so_far
 from ddp_assist.probes.logs.scan import scanner
+from ddp_assist.probes.logs.watchdog import ranks_apart
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target
 from ddp_assist.probes.text import clean
 
@@ -72,6 +73,8 @@ def told(lines: list[Line]) -> Iterator[Finding]:
     elif killed:
         yield _killed_first(killed[0], failures)
     else:
+        if apart := ranks_apart(lines):
+            yield apart
         silent = _silent(lines, failures, every_end)
         yield from _only_followers(failures, lines, silent is not None)
         if silent:
@@ -318,6 +321,10 @@ PROBES = (
             "killed-by-signal": "bad",
             "exit-code": "info",
             "silent-rank": "bad",
+            "op-differs": "bad",
+            "number-differs": "bad",
+            "size-differs": "bad",
+            "rank-behind": "bad",
             "ranks-unannounced": "bad",
             "first-timeout": "info",
             "cascade-only": "info",
