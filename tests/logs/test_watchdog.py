@@ -11,7 +11,8 @@ HEAD = "[rank{0}]:[E1104 08:10:38.678 ProcessGroupNCCL.cpp:616] [PG ID {1} PG GU
 
 
 def waits(rank: int, group: int, number: int, kind: str, size: int) -> str:
-    work = f"WorkNCCL(SeqNum={number}, OpType={kind}, NumelIn={size}, NumelOut={size}, Timeout(ms)=6)"
+    sizes = f"NumelIn={size}, NumelOut={size}"
+    work = f"WorkNCCL(SeqNum={number}, OpType={kind}, {sizes}, Timeout(ms)=6)"
     said = f"Watchdog caught collective operation timeout: {work} ran for 7 milliseconds"
     return HEAD.format(rank, group) + said
 
