@@ -22,6 +22,7 @@ from ddp_assist.probes.fleet.meeting import Meeting
 from ddp_assist.probes.fleet.parcel import PYTHONS
 from ddp_assist.probes.host.python import interpreter
 from ddp_assist.probes.model import Finding, Target
+from ddp_assist.probes.script.modules import for_nodes
 
 SCHEMA = "ddp-assist/fleet/1"
 STAGES = ("log in", "look", "reach", "meet", "conclude", "cure", "done")
@@ -57,6 +58,7 @@ class Hosts:
         self.meeting = Meeting(
             self.names, self.question.launch, str(self.question.cwd), pythons, self.trial,
             fleet=fleet, env=scheduler_env(list(self.names), self.slurm),
+            modules=for_nodes(self.target),
         )  # fmt: skip
 
     def _own_python(self) -> str | None:
@@ -109,11 +111,9 @@ class Hosts:
             self._at("cure")
             self.fixes = [*cures(diagnosis, meeting, self.trial)]
         mine = {fix.cause for fix in self.fixes}
-        self.fixes += [
-            prove.by_page(r.cause, r.speaks_for)
-            for r in diagnosis.causes[: prove.MOST]
-            if r.cause not in mine
-        ]
+        for ranked in diagnosis.causes[: prove.MOST]:
+            if ranked.cause not in mine:
+                self.fixes += prove.in_words(diagnosis, ranked)
         diagnosis.seconds = round(time.monotonic() - begun, 3)
         self.result = as_json(diagnosis, self.fixes) | cleaned(
             {"schema": SCHEMA, "nodes": meeting.table(), "links": meeting.links()}

@@ -39,6 +39,12 @@ def for_cause(diagnosis: Diagnosis, ranked: Ranked) -> list[Fix]:
     return real or [by_page(ranked.cause, ranked.speaks_for)]
 
 
+def in_words(diagnosis: Diagnosis, ranked: Ranked) -> list[Fix]:
+    """What to do about it where no command is tried."""
+    told = [fix for fix in for_cause(diagnosis, ranked) if fix.safety == "system"]
+    return told or [by_page(ranked.cause, ranked.speaks_for)]
+
+
 def by_page(cause: str, speaks_for: Sequence[Finding]) -> Fix:
     """Where no builder applies, the steps of the cause's page, filled with what was seen."""
     about = page(cause)

@@ -15,7 +15,9 @@ from ddp_assist.probes.model import Finding
 
 
 def _lacking(situation: Situation) -> list[Finding]:
-    return [f for f in situation.speaks_for if f.data.get("module") and f.data.get("interpreter")]
+    """What says so; what nodes say names them, so it says more."""
+    said = [f for f in situation.speaks_for if f.data.get("module") and f.data.get("interpreter")]
+    return [f for f in said if f.data.get("nodes")] or said
 
 
 def module_folder(situation: Situation) -> Fix | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ddp_assist.probes.fleet import part, ways
 from ddp_assist.probes.fleet.parcel import MARK
+from ddp_assist.probes.host.modules import told_by_node
 from ddp_assist.probes.host.python import interpreter
 from ddp_assist.probes.model import Finding, Probe, Target
 from ddp_assist.probes.network.links import interfaces
@@ -73,6 +74,7 @@ def look(asked: dict[str, Any]) -> Reply:
         "endpoints": [[e.host, e.port] for e in target.endpoints],
         "trouble": trouble,
         "findings": [asdict(f) for f in findings],
+        "modules": told_by_node(target, asked.get("modules"), os.uname().nodename),
     }
 
 

@@ -10,6 +10,7 @@ from ClusterShell.NodeSet import NodeSet
 
 from ddp_assist.probes.fleet.engine import Node
 from ddp_assist.probes.fleet.part import alike
+from ddp_assist.probes.host.words import brief
 from ddp_assist.probes.model import Evidence, Finding, unknown
 
 CLOCK = 5.0
@@ -51,6 +52,7 @@ def compare(nodes: Sequence[Node]) -> Iterator[Finding]:
     gpus = {name: _gpu(a) for name, a in seen.items()}
     if any(gpus.values()):
         yield from _differ("gpus-differ", "what NVML sees", gpus)
+    yield from _modules(seen)
     yield from _limits(seen)
     yield from _environment(seen)
     yield from _roles(seen)
@@ -105,6 +107,23 @@ def _versions(seen: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _differ("python-differs", "Python", {n: a["python"] for n, a in seen.items()})
     machines = {n: a["machine"] for n, a in seen.items()}
     yield from _differ("machine-differs", "the architecture", machines)
+
+
+def _modules(seen: Mapping[str, Any]) -> Iterator[Finding]:
+    """A module that some nodes lack, or all: there the script ends before the ranks meet."""
+    told = {name: said for name, a in seen.items() if (said := a.get("modules"))}
+    for module in dict.fromkeys(m for said in told.values() for m in said["lacks"]):
+        lack = [name for name, said in told.items() if module in said["lacks"]]
+        have = [name for name in told if name not in lack]
+        first = told[lack[0]]
+        provider = next((p for n in have if (p := told[n]["has"].get(module))), None)
+        where, python = first["lacks"][module], brief(first["python"])
+        sentence = f"{where} imports {module}, which {python} lacks on {folded(lack)}"
+        if have:
+            sentence += f"; {folded(have)} has it" + (f" ({brief(provider)})" if provider else "")
+        data = {"module": module, "interpreter": python, "nodes": folded(lack),
+                "node": lack[0], "where": where, "provider": provider}  # fmt: skip
+        yield Finding("fleet", "module-missing", sentence, data)
 
 
 def _limits(seen: Mapping[str, Any]) -> Iterator[Finding]:

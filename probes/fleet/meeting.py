@@ -54,6 +54,8 @@ class Meeting:
     fleet: Fleet = field(kw_only=True)
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What each node is to see of the scheduler's variables."""
+    modules: Mapping[str, Any] | None = None
+    """What the script was seen to import here, for each node to look for."""
     ways: list[dict[str, Any]] = field(default_factory=list)
     tried: dict[str, dict[str, Any]] = field(default_factory=dict)
     able: list[str] = field(default_factory=list)
@@ -110,6 +112,7 @@ class Meeting:
             "pythons": list(self.pythons),
             "env": dict(self.env.get(name, {})),
             "names": list(self.names[:FULL]),
+            "modules": self.modules,
             "seconds": LOOK - 5,
         }
 

@@ -12,6 +12,7 @@ FLEET = Probe(
         "trial-joined": "ok",
         "torch-differs": "bad",
         "nccl-differs": "bad",
+        "module-missing": "bad",
         "nccl-env-differs": "bad",
         "nnodes-disagree": "bad",
         "node-rank-duplicated": "bad",

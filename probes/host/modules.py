@@ -34,6 +34,12 @@ class Told:
     """Why nothing is known."""
 
 
+def wanted_on(host: str, hosts: Sequence[Sequence[Any]]) -> bool:
+    """Whether an import happens on a host of this name; each item is a name, and is it or not."""
+    short = host.partition(".")[0]
+    return all((str(name).partition(".")[0] == short) is wanted for name, wanted in hosts)
+
+
 def lacking(
     target: Target, names: Sequence[str], more: Sequence[str] = (), providers: bool = False
 ) -> Told | None:
@@ -66,3 +72,18 @@ def lacking(
 def _looked_into(target: Target, plan: LaunchPlan) -> list[str]:
     odd = () if plan.launcher in OWN_FOLDER else (plan.cwd,)
     return [str(folder) for folder in (*folders(target), *odd)]
+
+
+def told_by_node(target: Target, asked: Mapping[str, Any] | None, host: str) -> dict[str, Any]:
+    """What a node of a fleet lacks of what a script was seen to import, with where it does; empty
+    where nothing is known."""
+    plan = target.plan
+    script = plan.script_path if plan else None
+    if not asked or plan is None or not (plan.module or (script is not None and script.exists())):
+        return {}
+    wanted = {n: w for n, w in asked["names"].items() if wanted_on(host, w["hosts"])}
+    told = lacking(target, list(wanted), asked["more"], providers=True) if wanted else None
+    if told is None or told.because:
+        return {}
+    lacks = {name: wanted[name]["where"] for name in told.lacks}
+    return {"python": told.python, "lacks": lacks, "has": dict(told.has)}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ddp_assist.probes.host.modules import wanted_on
 from ddp_assist.probes.script.facts import INIT, SETTERS, ScriptFacts
 from ddp_assist.probes.script.read import Source
 from ddp_assist.probes.script.trace import Trace
@@ -29,9 +30,11 @@ class Needed:
     """Only on the host of that name, or only on others."""
 
     def on(self, host: str) -> bool:
-        """Whether it is wanted on a host of this name."""
-        short = host.partition(".")[0]
-        return all((name.partition(".")[0] == short) is wanted for name, wanted in self.hosts)
+        return wanted_on(host, self.hosts)
+
+    @property
+    def where(self) -> str:
+        return self.call.source.where(getattr(self.call.node, "lineno", 1))
 
 
 def needed(facts: ScriptFacts) -> list[Needed]:

@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ddp_assist.probes.host.modules import Told, lacking
-from ddp_assist.probes.host.words import brief
+from ddp_assist.probes.host.words import brief, several
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target, unknown
 from ddp_assist.probes.network.endpoints import is_here
-from ddp_assist.probes.script.facts import ScriptFacts
+from ddp_assist.probes.script.facts import ScriptFacts, read_facts, script_of
 from ddp_assist.probes.script.imports import Needed, needed, put_on_path
+from ddp_assist.probes.script.read import ScriptError
 from ddp_assist.probes.script.spots import at
 
 _PREPARES = re.compile(
@@ -29,14 +31,11 @@ _PREPARES = re.compile(
 def missing(facts: ScriptFacts) -> Iterator[Finding]:
     target = facts.target
     here = _played_here(target)
-    if target.job is not None or here is None or _prepares(target):
+    known = _wanted(facts) if here is not None else None
+    if here is None or known is None:
         return
-    more = put_on_path(facts)
-    wanted = needed(facts) if more is not None else []
-    if all(n.name in sys.stdlib_module_names or n.name == "torch" for n in wanted):
-        return
-    told = lacking(replace(target, plan=here), [n.name for n in wanted if n.name != "torch"],
-                   more or ())  # fmt: skip
+    wanted, more = known
+    told = lacking(replace(target, plan=here), [n.name for n in wanted], more)
     if told is None:
         return
     if told.because:
@@ -47,18 +46,41 @@ def missing(facts: ScriptFacts) -> Iterator[Finding]:
             yield from _said(facts, one, told, here)
 
 
+def for_nodes(target: Target) -> dict[str, Any] | None:
+    """What the nodes of a fleet are asked for: each module, where it is imported, and on whom."""
+    script = script_of(target)
+    try:
+        known = _wanted(read_facts(target, script)) if script is not None else None
+    except (ScriptError, RecursionError):
+        return None  # the probe of scripts says so
+    if known is None:
+        return None
+    wanted, more = known
+    names = {one.name: {"where": one.where, "hosts": one.hosts} for one in wanted}
+    return {"names": names, "more": more}
+
+
+def _wanted(facts: ScriptFacts) -> tuple[list[Needed], list[str]] | None:
+    """What the script surely imports, and where it looks for it; None where that can't be told."""
+    target = facts.target
+    more = put_on_path(facts)
+    if target.job is not None or more is None or _prepares(target):
+        return None
+    wanted = [one for one in needed(facts) if one.name != "torch"]
+    usual = all(one.name in sys.stdlib_module_names for one in wanted)
+    return None if usual else (wanted, more)
+
+
 def _said(facts: ScriptFacts, one: Needed, told: Told, here: LaunchPlan) -> Iterator[Finding]:
     python = brief(told.python)
     if not one.on(socket.gethostname()):
         others = sorted({p.host for p in facts.target.plans if p.host and one.on(p.host)})
         if others:
-            where = one.call.source.where(getattr(one.call.node, "lineno", 1))
             yield unknown(
                 "script",
-                f"{where} imports {one.name} on {', '.join(map(brief, others))} only; the Python of"
-                f" this host ({python}) has no such module, and what is there can't be seen from"
-                " here",
-            )  # fmt: skip
+                f"{one.where} imports {one.name} on {several(others)} only; the Python of this host"
+                f" ({python}) has no such module, and what is there can't be seen from here",
+            )
         return
     folder = _lies_in(one.name, here.cwd)
     near = f"; it lies in {brief(str(folder))}, where this launch does not look" if folder else ""

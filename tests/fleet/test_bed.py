@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_nodes import PORT, ROOT, Nodes, ours  # type: ignore[import-not-found]
+from fleet_nodes import PORT, ROOT, Nodes, ours, start  # type: ignore[import-not-found]
 
 NEEDS = ("root", "namespaces", "ip", "nft", "sshd", "ssh", "nsenter", "setpriv", "gcc")
 pytestmark = pytest.mark.needs(*NEEDS)
@@ -402,3 +402,30 @@ def test_without_a_yes_no_other_host_is_asked(bed: Nodes) -> None:
     done = bed.user(*ours("diagnose", "--no-trial", "--json", "--", "bash", "/srv/home/both.sh"))
     assert "nodes" not in json.loads(done.stdout)
     assert "spans 2 hosts" in done.stderr and "--fleet" in done.stderr
+
+
+def test_a_module_that_one_node_lacks() -> None:
+    nodes = start(("node1", "node2"), env={"node1": "PYTHONPATH=/srv/extra"})
+    try:
+        info = nodes.at / "extra" / "Fast_Tokens-1.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Name: Fast-Tokens\nVersion: 1.2\n")
+        (info / "top_level.txt").write_text("tok_fast\n")
+        (info.parent / "tok_fast.py").write_text("raise SystemExit('never imported')\n")
+        script = "import tok_fast\nimport torch.distributed as dist\ndist.init_process_group()\n"
+        (nodes.at / "home" / "train.py").write_text(script)
+        words = (TORCHRUN, "--nnodes", "2", "--node-rank", "0", "--master-addr", "node1",
+                 "--nproc-per-node", "1", "train.py")  # fmt: skip
+        result = nodes.fleet("-w", "node[1-2]", "--no-trial", launch=words)
+        assert outcomes(result)["module-missing"] == (
+            f"train.py:1 imports tok_fast, which {sys.executable} lacks on node2; node1 has it"
+            " (Fast-Tokens 1.2)"
+        )
+        assert causes(result)[0] == "worker-crashed-first"
+        assert "Fast-Tokens==1.2" in result["fixes"][0]["steps"][0]
+        (nodes.at / "home" / "train.py").write_text(f"try:\n    {script[:15]}\nexcept: pass\n")
+        assert "module-missing" not in outcomes(
+            nodes.fleet("-w", "node[1-2]", "--no-trial", launch=words)
+        )
+    finally:
+        nodes.close()

@@ -67,6 +67,25 @@ def test_settings_of_nccl_that_differ_and_own_ones_that_may() -> None:
     assert list(said(one, two)) == ["nccl-env-differs"]
 
 
+def modules(*lacks: str, **has: str) -> dict[str, Any]:
+    return {"python": "/x/python", "lacks": dict.fromkeys(lacks, "t.py:3"), "has": has}
+
+
+def test_a_module_that_some_nodes_lack() -> None:
+    good, bad = modules(yaml="PyYAML 6.0.3"), modules("yaml")
+    nodes = [node(f"n{i}", modules=bad if i in (3, 4) else good) for i in range(1, 6)]
+    assert said(*nodes) == {
+        "module-missing": "t.py:3 imports yaml, which /x/python lacks on n[3-4]; n[1-2,5] has it"
+        " (PyYAML 6.0.3)"
+    }
+    assert said(node("n1", modules=bad), node("n2", modules=bad)) == {
+        "module-missing": "t.py:3 imports yaml, which /x/python lacks on n[1-2]"
+    }
+    # A node that could not tell, or whose part does without it, is no node that has it.
+    assert "has it" not in said(node("n1", modules=bad), node("n2", modules={}))["module-missing"]
+    assert said(node("n1", modules=good), node("n2", modules={}), node("n3")) == {}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "outcome"),
     [
