@@ -19,7 +19,11 @@ WORK = re.compile(
     r"(?:NumelIn=(?P<into>\d{1,18}), NumelOut=(?P<out>\d{1,18}), )?Timeout"
 )
 QUEUE = re.compile(r"last enqueued (?:NCCL )?work: (?P<number>\d{1,12})\b", re.IGNORECASE)
-GROUP = re.compile(r"\[PG (?:ID )?(?P<group>[^\s\]]{1,40})")
+GAVE_UP = re.compile(r"\b(?:at work|at NCCL work|work sequence id): (?P<number>\d{1,12})\b")
+# A group's number on its own rank says nothing to the others; its GUID does.
+GROUP = re.compile(r"\[PG (?:ID \S+ PG GUID )?(?P<group>[^\s\](]{1,40})")
+MEMBER = re.compile(r"\bRank (?P<rank>\d{1,7})\]")
+WORLD = "the whole job"
 SAME_SIZE = re.compile(r"_?(ALLREDUCE|BROADCAST|REDUCE|ALLGATHER|REDUCE_SCATTER)(_BASE|_SPARSE)?\Z")
 """Collectives to which every rank must hand as much as the others."""
 
@@ -48,6 +52,8 @@ class Group:
     """What the ranks of one process group told."""
 
     waits: dict[int, Work] = field(default_factory=dict)
+    unclear: bool = False
+    """Whether a rank waited for several things."""
     queued: dict[int, Line] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)
 
@@ -60,20 +66,43 @@ def ranks_apart(lines: Sequence[Line]) -> Finding | None:
 
 def _groups(lines: Sequence[Line]) -> Mapping[str, Group]:
     """By process group; what a rank reports first is what it waited for."""
+    told = [line for line in lines if line.rank is not None and "ork" in line.text]
+    gave_up = _gave_up(told)
     groups: dict[str, Group] = {}
-    for line in lines:
+    for line in told:
         work, queue = WORK.search(line.text), QUEUE.search(line.text)
         if line.rank is None or (work is None and queue is None):
             continue
-        named = GROUP.search(line.text)
-        group = groups.setdefault(named["group"] if named else "", Group())
-        if work is not None and line.rank not in group.waits and work["kind"] not in BETWEEN_TWO:
-            size = work["into"] or ""
-            group.waits[line.rank] = Work(int(work["number"]), work["kind"], size, line)
+        number = int(work["number"]) if work else -1
+        named = _named(line) or gave_up.get((line.rank, number), WORLD)
+        group = groups.setdefault(named, Group())
+        if work is not None and work["kind"] not in BETWEEN_TWO:
+            one = Work(number, work["kind"], work["into"] or "", line)
+            group.unclear |= (group.waits.setdefault(line.rank, one).name != one.name)
         if queue is not None:
             group.queued.setdefault(line.rank, line)
             group.numbers.setdefault(line.rank, int(queue["number"]))
+    # Lines that name no group are of one only where no rank has another number in it than in the
+    # job, and none waited for two things.
+    if WORLD in groups and (groups[WORLD].unclear or any(map(_is_of_a_part, told))):
+        del groups[WORLD]
     return groups
+
+
+def _named(line: Line) -> str | None:
+    named = GROUP.search(line.text)
+    return named["group"] if named else None
+
+
+def _gave_up(lines: Sequence[Line]) -> Mapping[tuple[int | None, int], str]:
+    """The group of what a rank gave up, which another line of its watchdog may tell."""
+    found = ((line, GAVE_UP.search(line.text), _named(line)) for line in lines)
+    return {(line.rank, int(at["number"])): group for line, at, group in found if at and group}
+
+
+def _is_of_a_part(line: Line) -> bool:
+    member = MEMBER.search(line.text)
+    return line.labelled and member is not None and int(member["rank"]) != line.rank
 
 
 def _apart(waits: Mapping[int, Work]) -> Finding | None:
