@@ -226,22 +226,27 @@ def side_by_side(situation: Situation) -> Fix | None:
     if not situation.value("in_turn"):
         return None
 
+    in_a_loop = len({p.span for p in plans}) == 1
+
     def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
         rest = _REST.match(launch.text, plan.span[1])
-        if plan.background and plan is not plans[-1]:
+        last = plan.span == plans[-1].span
+        if plan.background and not last:
             return
         if rest is None or not plan.editable:
             raise LaunchError("the commands share their lines with others")
-        if plan is plans[-1]:
-            yield Edit((rest.end(), rest.end()), "\ntrap wait EXIT")
-        else:
-            yield Edit((rest.end(), rest.end()), " &")
+        end = rest.end("to")
+        if in_a_loop or not last:
+            yield Edit((end, end + len(rest["turn"] or "")), " &")
+        if last:
+            end = len(launch.text) if in_a_loop else end
+            yield Edit((end, end), "\ntrap wait EXIT")
 
     return as_fix(situation, "start them side by side, and wait for all", edited(situation, rule))
 
 
-_REST = re.compile(r"(?:[^;&|#\n\\]|\d?>&\d|&>)*(?=\n|\Z)")
-"""What may follow a command on its line: where its output goes."""
+_REST = re.compile(r"(?P<to>(?:[^;&|#\n\\]|\d?>&\d|&>)*)(?:(?P<turn>;)(?=\s*done\b)|(?=\n|\Z))")
+"""What may follow a command: where its output goes, and the end of a loop."""
 
 
 def match_world_size(situation: Situation) -> Fix | None:

@@ -51,6 +51,7 @@ CHECKS = (
     check_meeting.endpoint,
     check_meeting.init_method,
     check_meeting.rdzv_id,
+    check_meeting.port_of_each,
     check_meeting.together,
     check_ranks.node_ranks,
     check_ranks.single_ranks,

@@ -15,6 +15,7 @@ from ddp_assist.probes.launch.judging import (
     node_rank,
     nodes,
     option,
+    origin,
     rank,
     raw,
     say,
@@ -38,6 +39,9 @@ EXAMPLES = tuple(
 METHODS = ("--dist-url", "--dist_url", "--init-method", "--init_method", "--dist-init-method")
 ANEW = re.compile(
     r"\$\{?RANDOM\b|\$\$|uuidgen|\bdate\b|\$\{?HOSTNAME\b|\bhostname\b|/proc/sys/kernel/random"
+)
+PORT_ANEW = re.compile(
+    r"\$\{?RANDOM\b|\bRANDOM(?=\s*%)|\$\$|\bshuf\b|\bdate\b|\.bind\(|free_?port|find_?port"
 )
 
 
@@ -183,9 +187,33 @@ def rdzv_id(target: Target) -> Iterator[Finding]:
     for plan in target.plans:
         written = raw(target, plan.option("rdzv-id"))
         each = plan.launcher in ELASTIC and (nodes(plan) or 1) > 1 and plan.scheduler is None
+        if each and is_for_each_node(target, plan):
+            written = origin(target, written)
         if each and ANEW.search(written) and not plan.standalone:
             sentence = f"{written[:80]} is worked out anew on each node, so the nodes never agree"
             yield say(target, plan, "rdzv-id-differs", sentence, ids=[written[:80]])
+
+
+def is_for_each_node(target: Target, plan: LaunchPlan) -> bool:
+    """Whether the launch starts one node of several: somebody runs it again on the others."""
+    alone = len(target.plans) == 1 and plan.host is None and not plan.repeated
+    submitted = target.launch is not None and target.launch.interpreter == "sbatch"
+    return alone and plan.scheduler is None and not submitted and (nodes(plan) or 1) > 1
+
+
+def port_of_each(target: Target) -> Iterator[Finding]:
+    """A port that every node draws for itself."""
+    for plan in target.plans:
+        given = plan.option("rdzv-endpoint") or option(plan, "master-port")
+        if plan.launcher in PLAIN or plan.standalone or not is_for_each_node(target, plan):
+            continue
+        drawn = PORT_ANEW.search(origin(target, raw(target, given)))
+        if drawn is not None and given is not None:
+            sentence = (
+                f"the port of {given.spelling} is drawn anew on each node ({drawn[0]}), so the "
+                "nodes never meet"
+            )
+            yield say(target, plan, "port-differs-per-rank", sentence, drawn=drawn[0])
 
 
 def together(target: Target) -> Iterator[Finding]:

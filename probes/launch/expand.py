@@ -16,7 +16,9 @@ from ddp_assist.probes.launch.plan import Assignment, Span
 from ddp_assist.probes.launch.shell import ELSEWHERE, NOTHING, Traced, skip, tokens
 
 NAME = re.compile(r"[A-Za-z_]\w*|[0-9@*#?$!-]")
-PARAMETER = re.compile(r"([A-Za-z_]\w*|\d+|[@*])(?:\[([@*]|-?\d+)\])?(:?[-=+?]|%%?|##?)?", re.ASCII)
+PARAMETER = re.compile(
+    r"([A-Za-z_]\w*|\d+|[@*])(?:\[([@*]|-?\d+|[^]]+)\])?(:?[-=+?]|%%?|##?)?", re.ASCII
+)
 PLAIN, QUOTED = re.compile(r"[^\\'\"`$~]+"), re.compile(r"[^\\`$]+")
 BRACES = re.compile(r"\{(-?\d+)\.\.(-?\d+)\}")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "a": "\a", "e": "\x1b"}
@@ -290,7 +292,9 @@ class _Reading:
         else:
             value, is_set = self.scope.value(name, span)
         if isinstance(value, tuple) and index not in ("@", "*") and name not in ("@", "*"):
-            at = int(index or 0)
+            at = arithmetic(index or "0", self.scope)
+            if at is None:
+                return None
             value = value[at] if -len(value) <= at < len(value) else NOTHING
         elif index not in (None, "@", "*", "0") and not isinstance(value, tuple):
             return None

@@ -49,6 +49,14 @@ def raw(target: Target, found: Option | None) -> str:
     return target.launch.text[slice(*found.span)]
 
 
+def origin(target: Target, written: str) -> str:
+    """What is written, and what the launch sets the variables to that stand in it."""
+    text = target.launch.text if target.launch else ""
+    for name in dict.fromkeys(re.findall(r"\$\{?([A-Za-z_]\w*)", written)):
+        written += "".join(re.findall(rf"(?m)^[ \t]*(?:export[ \t]+)?{name}=(.*)$", text))
+    return written
+
+
 def nodes(plan: LaunchPlan) -> int | None:
     return plan.nnodes[1] if plan.nnodes else None
 
