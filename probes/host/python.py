@@ -73,6 +73,17 @@ def of_launch(target: Target) -> str | None:
     return shebang(program, env, plan.cwd) if program else None
 
 
+def of_shell(target: Target) -> str | None:
+    """What `python` means beside a launcher whose own Python is another."""
+    plan, env = target.plan, environment(target)
+    if plan is None or plan.python is not None:
+        return None
+    active = _in(env.get("VIRTUAL_ENV")) or _in(env.get("CONDA_PREFIX"))
+    python = active or which("python", env, plan.cwd) or which("python3", env, plan.cwd)
+    own = of_launch(target)
+    return python if python and own and _home(python) != _home(own) else None
+
+
 def startable(env: Mapping[str, str]) -> dict[str, str]:
     """What a process can be started with at all."""
     return {

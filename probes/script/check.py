@@ -64,6 +64,7 @@ _BAD = [
     "name-missing-in-script",
     "module-shadowed",
     "module-missing",
+    "module-in-other-python",
     "error-masked",
     "missing-main-guard",
     "spawn-target-invalid",

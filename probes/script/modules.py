@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ddp_assist.probes.host.modules import Told, lacking
+from ddp_assist.probes.host.python import of_shell
 from ddp_assist.probes.host.words import brief, several
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target, unknown
@@ -41,9 +42,17 @@ def missing(facts: ScriptFacts) -> Iterator[Finding]:
     if told.because:
         why = f"{brief(told.python)} did not tell which modules it has: {brief(told.because)}"
         yield unknown("script", why)
-    for one in wanted:
-        if one.name in told.lacks:
-            yield from _said(facts, one, told, here)
+    lacked = [one for one in wanted if one.name in told.lacks]
+    other = _other(replace(target, plan=here), [one.name for one in lacked], more)
+    for one in lacked:
+        yield from _said(facts, one, told, here, other)
+
+
+def _other(target: Target, names: list[str], more: list[str]) -> str | None:
+    """The Python of this shell, where the launcher's is another one and all is there for it."""
+    python = of_shell(target) if names and not target.python else None
+    told = lacking(replace(target, python=python), names, more) if python else None
+    return python if told is not None and not told.because and not told.lacks else None
 
 
 def for_nodes(target: Target) -> dict[str, Any] | None:
@@ -71,8 +80,10 @@ def _wanted(facts: ScriptFacts) -> tuple[list[Needed], list[str]] | None:
     return None if usual else (wanted, more)
 
 
-def _said(facts: ScriptFacts, one: Needed, told: Told, here: LaunchPlan) -> Iterator[Finding]:
-    python = brief(told.python)
+def _said(
+    facts: ScriptFacts, one: Needed, told: Told, here: LaunchPlan, other: str | None
+) -> Iterator[Finding]:
+    python, name = brief(told.python), one.name
     if not one.on(socket.gethostname()):
         others = sorted({p.host for p in facts.target.plans if p.host and one.on(p.host)})
         if others:
@@ -81,6 +92,16 @@ def _said(facts: ScriptFacts, one: Needed, told: Told, here: LaunchPlan) -> Iter
                 f"{one.where} imports {one.name} on {several(others)} only; the Python of this host"
                 f" ({python}) has no such module, and what is there can't be seen from here",
             )
+        return
+    if other and not facts.target.logs:
+        yield at(
+            one.call,
+            "module-in-other-python",
+            f"the module {name} is imported, which {python} does not have, but {brief(other)} has",
+            name=name,
+            interpreter=python,
+            python_on_path=other,
+        )
         return
     folder = _lies_in(one.name, here.cwd)
     near = f"; it lies in {brief(str(folder))}, where this launch does not look" if folder else ""

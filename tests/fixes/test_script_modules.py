@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-from ddp_assist.app.diagnose import Question, diagnose
+from ddp_assist.app.diagnose import Diagnosis, Question, conclude, diagnose
 from ddp_assist.app.export import corrected
 from ddp_assist.app.fixes.catalogue import builders
 from ddp_assist.app.fixes.model import Fix, Situation
@@ -45,7 +46,7 @@ def fixes(folder: Path, wanted: str, used: str = "", script: str = "t.py") -> li
     if found[0].badge == "holds":
         with corrected(found[0], diagnosis) as words:
             ran = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-        assert ran.stdout.count("TRAINED 2.0") == 2, ran.stderr[-600:]
+        assert ran.stdout.count("TRAINED") == ran.stdout.count(" 2.0") == 2, ran.stderr[-600:]
     return found
 
 
@@ -72,6 +73,33 @@ def test_a_module_of_the_working_directory_is_found(tmp_path: Path) -> None:
     (tmp_path / "models" / "net.py").write_text("x = 1\n")
     first, *_ = fixes(tmp_path, "from models.net import x", ", x * 0", "scripts/t.py")
     assert first.badge == "holds" and f"PYTHONPATH={tmp_path}" in (first.launch or first).text  # type: ignore[union-attr]
+
+
+def test_the_shells_own_python_is_taken_where_it_has_all(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    (site,) = tmp_path.glob("env/lib/python*/site-packages")
+    (site / "torch.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (site / "tokenizerz.py").write_text("x = 0\n")
+    (tmp_path / "t.py").write_text(TRAIN.format(wanted="from tokenizerz import x", used=", x"))
+    env = {"PATH": f"{tmp_path}/env/bin:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    launch = (TORCHRUN, "--standalone", "--nproc-per-node=2", "t.py")
+    diagnosis = diagnose(Question(launch=launch, env=env, cwd=tmp_path))
+    assert diagnosis.causes[0].cause == "launcher-other-python"
+    first = all_of(diagnosis, None)[0]
+    assert first.badge == "holds" and first.launch is not None
+    words = ["bash", "-c", first.launch.text]
+    ran = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert ran.stdout.count("TRAINED") == ran.stdout.count(" 2.0") == 2, ran.stderr[-600:]
+
+
+def test_it_is_told_whatever_else_is_wrong() -> None:
+    said = tuple(
+        Finding(*key.split("."), key, {})
+        for key in ("script.module-missing", "endpoint.nobody-there", "port.held-by-orphan")
+    )
+    asked = frozenset(f.probe for f in said)
+    causes = conclude(Diagnosis(Question(), Target(), said, asked=asked)).causes
+    assert {"worker-crashed-first", "host-unreachable"} <= {c.cause for c in causes}
 
 
 def test_a_distribution_that_another_node_has_is_named() -> None:

@@ -42,7 +42,7 @@ def said(
     words = list(launch) or [sys.executable, "train.py"]
     read = read_launch(words, seen, folder)
     target = Target(launch=read, plan=read.main, env=seen, cwd=folder, logs=(logs,) if logs else ())
-    return [f for f in look(target) if "module-missing" in f.outcome or f.outcome == "unknown"]
+    return [f for f in look(target) if "module-" in f.outcome or f.outcome == "unknown"]
 
 
 def lacked(found: list[Finding]) -> list[tuple[str, int]]:
@@ -256,6 +256,25 @@ def test_an_environment_of_its_own_tells_for_itself(tmp_path: Path) -> None:
         "    sys.meta_path.append(Finder())\n"
     )
     assert said(tmp_path, body, python, "train.py") == []
+
+
+def test_the_launcher_s_python_lacks_what_the_shell_s_has(tmp_path: Path) -> None:
+    """torchrun of one environment in front of the PATH of another, where the packages are."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    bin_ = tmp_path / "env" / "bin"
+    (site,) = tmp_path.glob("env/lib/python*/site-packages")
+    (site / "torch.pth").write_text(f"{TORCH}\n")
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    env = {"PATH": f"{bin_}:{os.environ['PATH']}"}
+    (finding,) = said(tmp_path, GONE, torchrun, "train.py", env=env)
+    assert finding.outcome == "module-missing"
+    (site / "tokenizerz.py").write_text("")
+    for more in ({}, {"VIRTUAL_ENV": str(bin_.parent), "PATH": os.environ["PATH"]}):
+        found = said(tmp_path, GONE, torchrun, "train.py", env={**env, **more})
+        assert [f.data["python_on_path"] for f in found] == [str(bin_ / "python")]
+    (site / "torch.pth").unlink()
+    (finding,) = said(tmp_path, GONE, torchrun, "train.py", env=env)
+    assert finding.outcome == "module-missing"
 
 
 def test_nothing_is_imported_to_see_that_it_is_there(tmp_path: Path) -> None:
