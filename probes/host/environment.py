@@ -11,12 +11,17 @@ from ddp_assist.probes.host import variables
 from ddp_assist.probes.host.ancestry import launcher_above, origin
 from ddp_assist.probes.host.processes import Processes, read, snapshot
 from ddp_assist.probes.host.words import brief, several
+from ddp_assist.probes.launch.judging import is_handed_on
 from ddp_assist.probes.model import Evidence, Finding, Probe, Target
 from ddp_assist.probes.network.scope import number
 
 TORCHRUN = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
 # Launchers that give each rank its variables, whatever the shell exports.
 GIVES = TORCHRUN | {"accelerate", "deepspeed", "mpirun", "mpiexec", "srun", "horovodrun"}
+SET_BY_LAUNCHERS = frozenset(
+    {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK",
+     "MASTER_ADDR", "MASTER_PORT"}
+)  # fmt: skip
 # What a torchrun option means when it is not given; another value steers the launch elsewhere.
 HARMLESS = {
     "PET_NNODES": {"1", "1:1"},
@@ -231,7 +236,12 @@ def _contradiction(kind: str, sentence: str, env: Mapping[str, str], *names: str
 def _not_exported(target: Target, now: Setting) -> Iterator[Finding]:
     """Written down, and yet not there: a line of its own without export, or a blank after `=`."""
     hidden = target.plan.unexported if target.plan else {}
-    lost = {n: brief(v) for n, v in hidden.items() if variables.matters(n) and n not in now.launch}
+    text = target.launch.text if target.launch else ""
+    given = SET_BY_LAUNCHERS if now.kind in TORCHRUN | {"accelerate", "deepspeed"} else frozenset()
+    lost = {
+        n: brief(v) for n, v in hidden.items()
+        if variables.matters(n) and n not in {*now.launch, *given} and not is_handed_on(text, n)
+    }  # fmt: skip
     if lost:
         sentence = f"{several(lost)} is set, but not exported, so the command does not see it"
         yield Finding("env", "not-exported", sentence, {"variables": lost})

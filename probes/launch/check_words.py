@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ddp_assist.probes.launch.check_meeting import PLACEHOLDER
 from ddp_assist.probes.launch.hosts import HOSTFILES, hosts_option
-from ddp_assist.probes.launch.judging import PLAIN, nodes, raw, say
+from ddp_assist.probes.launch.judging import PLAIN, is_handed_on, nodes, raw, say
 from ddp_assist.probes.launch.launchers import ELASTIC, TABLES
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target
@@ -65,7 +65,7 @@ def exports(target: Target) -> Iterator[Finding]:
         if plan.launcher not in PLAIN:
             continue
         hidden = [n for n in NEEDED if n in plan.unexported and not _sees(plan, target, n)]
-        hidden = [n for n in hidden if not _used(target.launch.text, n)]
+        hidden = [n for n in hidden if not is_handed_on(target.launch.text, n)]
         if hidden:
             through = next((w for w in ("ssh", "sudo", "docker", "podman") if w in plan.prefix), "")
             why = f"does not get through {through}" if through else "is set, but never exported"
@@ -75,11 +75,6 @@ def exports(target: Target) -> Iterator[Finding]:
 
 def _sees(plan: LaunchPlan, target: Target, name: str) -> bool:
     return name in plan.env or name in plan.unclear or name in plan.environment(target.env)
-
-
-def _used(text: str, name: str) -> bool:
-    """The variable is handed on in another way, e.g. as an argument."""
-    return re.search(rf"\$\{{?{name}\b", text) is not None
 
 
 def ignored(target: Target) -> Iterator[Finding]:

@@ -57,6 +57,11 @@ def origin(target: Target, written: str) -> str:
     return written
 
 
+def is_handed_on(text: str, name: str) -> bool:
+    """Whether a variable that is not exported is used all the same, e.g. as an argument."""
+    return re.search(rf"\$\{{?{name}\b", text) is not None
+
+
 def nodes(plan: LaunchPlan) -> int | None:
     return plan.nnodes[1] if plan.nnodes else None
 

@@ -116,6 +116,22 @@ def test_written_down_but_not_exported(ask: Ask) -> None:
     assert list(found["env.not-exported"].data["variables"]) == ["WORLD_SIZE"]
     exported = "export WORLD_SIZE=2; RANK=0 python train.py"
     assert not bad(ask(ENV, env=PATH, launch=["bash", "-c", exported]))
+    steers = "NCCL_SOCKET_IFNAME=lo; torchrun --nproc-per-node=2 train.py"
+    found = ask(ENV, env=PATH, launch=["bash", "-c", steers])
+    assert list(found["env.not-exported"].data["variables"]) == ["NCCL_SOCKET_IFNAME"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NODE_RANK=0; MASTER_ADDR=localhost; python -m torch.distributed.launch"
+        " --node_rank=$NODE_RANK --master_addr=$MASTER_ADDR --nproc_per_node=2 train.py",
+        "WORLD_SIZE=$((2 * 1)); torchrun --nproc-per-node=2 train.py",
+        "MASTER_ADDR=localhost; python train.py --dist-url tcp://${MASTER_ADDR}:29511 --rank 0",
+    ],
+)
+def test_what_is_handed_on_or_set_by_the_launcher_need_not_be_exported(ask: Ask, text: str) -> None:
+    assert not bad(ask(ENV, env=PATH, launch=["bash", "-c", text]))
 
 
 def test_set_to_nothing(ask: Ask) -> None:
