@@ -8,6 +8,7 @@ from ddp_assist.app.fixes import launch_meeting as meeting
 from ddp_assist.app.fixes import launch_ranks as ranks
 from ddp_assist.app.fixes import launch_started as started
 from ddp_assist.app.fixes import launch_surroundings as surroundings
+from ddp_assist.app.fixes import launch_typed as typed
 from ddp_assist.app.fixes.launch_first_rank import first_rank_here
 from ddp_assist.app.fixes.model import Builder
 
@@ -36,6 +37,7 @@ BUILDERS: Mapping[str, Builder] = {
     "srun": ranks.with_srun,
     "drop-flag": ranks.drop_flag,
     "rename-option": ranks.rename_option,
+    "as-it-was-meant": typed.as_meant,
     "option-that-counts": ranks.option_that_counts,
     "python-m-torchrun": ranks.as_module,
     "use-env": ranks.passes_local_rank,

@@ -35,6 +35,8 @@ ALONE = ("master-addr", "master-port", "rdzv-backend", "rdzv-endpoint", "rdzv-id
 
 def another_port(situation: Situation) -> Fix | None:
     """Every command of the launch told the same port, one that is free on this host."""
+    if any(finding.key == "plan.launcher-flag-ignored" for finding in situation.speaks_for):
+        return None  # which option does not arrive is known
     opened = situation.value("open_port")
     port = opened if isinstance(opened, int) else free_port()
     if port is None:
@@ -89,7 +91,8 @@ def standalone(situation: Situation) -> Fix | None:
         yield add_flag(plan, "standalone")
 
     plans = situation.target.plans
-    launch = edited(situation, rule) if len(plans) == 1 else None
+    apart = len(plans) == 1 or situation.cause == "port-shared-by-jobs"
+    launch = edited(situation, rule) if apart else None
     return as_fix(
         situation, "let torchrun pick a free port itself (--standalone, one host)", launch,
         trial=launch and meeting(situation, launch),

@@ -328,7 +328,7 @@ def option_that_counts(situation: Situation) -> Fix | None:
 
     def rule(launch: Launch, plan: LaunchPlan) -> Iterator[Edit]:
         flag = situation.value("option")
-        inside, at = plan.option(str(situation.value("inside"))), situation.value("at")
+        inside, at = plan.option(str(situation.value("inside"))), situation.value("inside_at")
         if inside is not None and isinstance(at, int):
             if (dashes := inside.part(at, at + 2)) is not None:
                 yield Edit((dashes[0], dashes[0]), " ")

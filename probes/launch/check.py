@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ddp_assist.probes.launch import check_meeting, check_ranks, check_script, check_words
+from ddp_assist.probes.launch import (
+    check_meeting,
+    check_ranks,
+    check_script,
+    check_typed,
+    check_words,
+)
 from ddp_assist.probes.launch.judging import PROBE
 from ddp_assist.probes.launch.read import reread
 from ddp_assist.probes.model import Finding, Probe, Target, Weight
@@ -63,6 +69,7 @@ CHECKS = (
     check_words.exports,
     check_words.ignored,
     check_words.swallowed,
+    check_typed.typed,
     check_words.unknown_options,
     check_words.hostfile,
     check_words.container,

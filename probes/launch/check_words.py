@@ -127,7 +127,7 @@ def swallowed(target: Target) -> Iterator[Finding]:
                 )
                 yield say(
                     target, plan, "launcher-flag-ignored", sentence,
-                    option=f"--{name}", inside=one.name, at=inside.start(),
+                    option=f"--{name}", inside=one.name, inside_at=inside.start(),
                 )  # fmt: skip
 
 
