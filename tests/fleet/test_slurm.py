@@ -120,10 +120,10 @@ def cured(cluster: Nodes, job: str) -> tuple[dict[str, Any], str]:
     fleet = " ".join(ours("fleet", "--slurm", "--json", "--out", "/srv/home/cured", "--",
                           "sbatch", "two.sh"))  # fmt: skip
     result = asked(alice(cluster, "sh", "-c", f"salloc -Q -N2 {fleet} || test $? = 1"))
-    said = alice(
-        cluster, "sh", "-c",
-        "timeout 120 sbatch --wait -o /srv/home/said cured/launch.sh >/dev/null; cat said",
-    )  # fmt: skip
+    # `sbatch --wait` looks at longer and longer intervals.
+    done = "job=$(sbatch --parsable -t 2 -o /srv/home/said cured/launch.sh);"
+    done += " while squeue -h -j $job 2>/dev/null | grep -q .; do sleep 0.2; done; cat said"
+    said = alice(cluster, "sh", "-c", done)
     return result["fixes"][0], said
 
 
