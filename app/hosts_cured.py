@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis, conclude
-from ddp_assist.app.fixes.for_nodes import PASSED_ON, Agreement, for_all, in_one_piece, spread
+from ddp_assist.app.fixes.for_nodes import PASSED_ON, Agreement, for_all
 from ddp_assist.app.fixes.hostfile import corrected, is_in_words
 from ddp_assist.app.fixes.launch_started import has_one_rank_for_all
 from ddp_assist.app.fixes.model import FileEdit, Fix
-from ddp_assist.app.hosts_listed import as_started_here
-from ddp_assist.app.nodes import planned
+from ddp_assist.app.hosts_listed import as_started_here, first_node
 from ddp_assist.app.prove import MOST
 from ddp_assist.app.walk import Ranked
 from ddp_assist.probes.fleet.compare import folded, own_plan
@@ -94,11 +93,8 @@ def _agreements(
 
 def _hub(diagnosis: Diagnosis, meeting: Meeting) -> str:
     """The node of rank 0: the first, where one command gives out the ranks as it starts them."""
-    launch = diagnosis.target.launch
-    if launch is None or spread(launch) or not in_one_piece(launch):
-        return meeting.hub or meeting.seen[0]
-    first = (*planned(diagnosis.target), *meeting.names)
-    return next(name for name in first if name in meeting.seen)
+    first = first_node(diagnosis.target, meeting)
+    return first if first in meeting.seen else meeting.hub or meeting.seen[0]
 
 
 def _places(meeting: Meeting, hub: str) -> list[tuple[str, bool]]:

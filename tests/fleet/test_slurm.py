@@ -114,7 +114,7 @@ dist.destroy_process_group()
 
 
 def cured(cluster: Nodes, job: str) -> tuple[dict[str, Any], str]:
-    """The first fix of a batch script, and what the corrected one says when Slurm is given it."""
+    """What is told of a batch script, and what the corrected one says when Slurm is given it."""
     (cluster.at / "home" / "two.sh").write_text(job)
     (cluster.at / "home" / "train.py").write_text(TRAIN)
     fleet = " ".join(ours("fleet", "--slurm", "--json", "--out", "/srv/home/cured", "--",
@@ -124,7 +124,7 @@ def cured(cluster: Nodes, job: str) -> tuple[dict[str, Any], str]:
     done = "job=$(sbatch --parsable -t 2 -o /srv/home/said cured/launch.sh);"
     done += " while squeue -h -j $job 2>/dev/null | grep -q .; do sleep 0.2; done; cat said"
     said = alice(cluster, "sh", "-c", done)
-    return result["fixes"][0], said
+    return result, said
 
 
 def trained(said: str) -> bool:
@@ -133,22 +133,29 @@ def trained(said: str) -> bool:
 
 def test_one_rank_in_a_batch_script_is_cured_in_one_piece(cluster: Nodes) -> None:
     """The corrected script is given to Slurm as it is, and its ranks meet."""
-    fix, said = cured(cluster, JOB.replace("torchrun", TORCHRUN))
+    result, said = cured(cluster, JOB.replace("torchrun", TORCHRUN))
+    fix = result["fixes"][0]
     assert fix["cause"] == "slurm-plan-mismatch" and fix["badge"] == "ran", fix
     assert trained(said) and "this is two-nodes" in said, said
 
 
 @pytest.mark.skipif(find_spec("accelerate") is None, reason="no accelerate here")
-@pytest.mark.parametrize(("more", "told"), [
-    ("", "--rdzv_backend=c10d"), (" --same_network", "--machine_rank=$SLURM_NODEID"),
+@pytest.mark.parametrize(("more", "head", "told"), [
+    ("", "$HEAD", "--rdzv_backend=c10d"),
+    (" --same_network", "node2", "--machine_rank=$SLURM_NODEID"),
 ])  # fmt: skip
-def test_a_machine_rank_that_no_task_is_told(cluster: Nodes, more: str, told: str) -> None:
-    """Each task takes itself for machine 0. Its agents agree on the ranks, or Slurm's number of
-    the node is filled in there."""
+def test_a_machine_rank_that_no_task_is_told(
+    cluster: Nodes, more: str, head: str, told: str
+) -> None:
+    """Each task takes itself for machine 0. Its agents agree on the ranks; or Slurm's number of
+    the node is filled in there, and then they must meet at Slurm's first."""
     program = Path(sys.executable).with_name("accelerate")
     launch = f"{program} launch{more} --multi_gpu --num_processes 2"
-    line = f"srun {launch} --num_machines 2 --main_process_ip $HEAD --main_process_port 29500"
-    fix, said = cured(cluster, f"{JOB.partition('srun')[0]}{line} train.py\n")
+    line = f"srun {launch} --num_machines 2 --main_process_ip {head} --main_process_port 29500"
+    result, said = cured(cluster, f"{JOB.partition('srun')[0]}{line} train.py\n")
+    fix = result["fixes"][0]
+    elsewhere = "master-addr-not-rank0" in [cause["id"] for cause in result["causes"]]
+    assert elsewhere == (head == "node2"), result["causes"]
     assert fix["cause"] == "node-rank-duplicated" and fix["badge"] == "ran", fix
     assert told in fix["launch"]
     assert trained(said), said
@@ -161,9 +168,10 @@ def test_an_interface_that_has_another_name_on_each_node(cluster: Nodes) -> None
     renamed = "ip link set {0} down; ip link set {0} name {1}; ip link set {1} up"
     cluster.on("node2", "sh", "-ec", renamed.format("eth0", "ens3"))
     try:
-        fix, said = cured(cluster, job)
+        result, said = cured(cluster, job)
     finally:
         cluster.on("node2", "sh", "-ec", renamed.format("ens3", "eth0"))
+    fix = result["fixes"][0]
     assert fix["cause"] == "interface-invalid" and fix["badge"] == "ran", fix
     assert "node2) export GLOO_SOCKET_IFNAME=ens3" in fix["launch"]
     assert trained(said), said
