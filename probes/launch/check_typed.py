@@ -46,4 +46,5 @@ def _broken(target: Target, plan: LaunchPlan, text: str) -> Iterator[Finding]:
 def _lost(
     target: Target, plan: LaunchPlan, sentence: str, kind: str, at: int, there: str
 ) -> Finding:
-    return say(target, plan, "launcher-flag-ignored", sentence, typed=kind, typed_at=at, typed_as=there)
+    known = {"typed": kind, "typed_at": at, "typed_as": there}
+    return say(target, plan, "launcher-flag-ignored", sentence, **known)
