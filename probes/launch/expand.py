@@ -252,8 +252,7 @@ class _Reading:
         elif match := NAME.match(text, i + 1):
             end = match.end()
             value = self.special(match[0], word.raw_span(i, end), quoted)
-            if value is None and not quoted and self.split:
-                value = self.several(match[0])
+            value = self.several(match[0]) if value is None else value
         else:
             self.add(word.cut(i, end))
             return end
@@ -299,8 +298,7 @@ class _Reading:
         elif index not in (None, "@", "*", "0") and not isinstance(value, tuple):
             return None
         if action is None:
-            if value is None and not quoted and self.split:
-                value = self.several(name)
+            value = self.several(name) if value is None else value
             return value if not rest.text else None
         if isinstance(value, Traced) and not is_known(value):
             return None
