@@ -167,8 +167,8 @@ def edited(situation: Situation, rule: Rule) -> Launch | None:
 def meeting(situation: Situation, launch: Launch, port: int | None = None) -> dict[str, Any] | None:
     """What a trial must be told to let ranks meet as the corrected launch says."""
     plan = launch.main
-    if plan is None:
-        return None
+    if plan is None or launch.interpreter == "sbatch":
+        return None  # what is submitted runs on hosts that Slurm chooses: here it proves nothing
     address = plan.master_addr or "127.0.0.1"
     if plan.rdzv_endpoint:
         address = plan.rdzv_endpoint.rpartition(":")[0] or plan.rdzv_endpoint

@@ -63,3 +63,11 @@ def test_a_batch_script_without_srun_starts_one_node(tmp_path: Path) -> None:
     assert fix.launch is not None
     assert "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 torchrun" in fix.launch.text
     assert (fix.badge, fix.left) == ("holds", ())
+
+
+def test_what_is_submitted_is_not_said_to_have_run(tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/bash\ntorchrun --master-port=76610 train.py\n")
+    found = asked(tmp_path, "sbatch", "job.sh")
+    assert [ranked.cause for ranked in found.causes] == ["port-out-of-range"]
+    assert all(fix.trial is None for fix in fixes(found))
+    assert any(fix.trial for fix in fixes(asked(tmp_path, "bash", "job.sh")))
