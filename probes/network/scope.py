@@ -36,8 +36,12 @@ def runs_elsewhere(target: Target) -> tuple[str, ...]:
 
 def is_submitted(target: Target) -> bool:
     """Whether the launch is handed to Slurm, which chooses the hosts for it."""
-    launch = target.launch
-    return launch is not None and launch.interpreter == "sbatch" and target.job is None
+    if target.launch is None or target.job is not None:
+        return False
+    by_srun = bool(target.plans) and all(plan.scheduler == "srun" for plan in target.plans)
+    return target.launch.interpreter == "sbatch" or (
+        by_srun and "SLURM_JOB_ID" not in target.env
+    )
 
 
 def spans_hosts(target: Target) -> bool | None:

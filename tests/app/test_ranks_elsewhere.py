@@ -41,6 +41,12 @@ def test_what_is_submitted_runs_where_slurm_says(tmp_path: Path, where: str) -> 
     assert "Slurm chooses the hosts" in unknown(found, "place")
 
 
+def test_so_does_what_srun_starts_outside_of_a_job(tmp_path: Path) -> None:
+    found = asked(tmp_path, "srun", "-N2", "torchrun", "--nnodes=2", "train.py")
+    assert "Slurm chooses the hosts" in unknown(found, "place")
+    assert not {"name", "own-name", "torch", "python"} & {f.probe for f in found.findings}
+
+
 def test_the_same_file_run_here_is_judged_here(tmp_path: Path) -> None:
     (tmp_path / "job.sh").write_text(JOB.format(line="", where="$(hostname)"))
     found = asked(tmp_path, "bash", "job.sh")
