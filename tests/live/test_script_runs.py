@@ -33,7 +33,8 @@ def test_the_corrected_script_runs(case: dict[str, Any], tmp_path: Path) -> None
     code = re.sub(r"\bPORT\b", str(free_port()), case["code"])
     script.write_text(code.lstrip("\n"))
     launch = case.get("sh", "python train.py")
-    env = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.defpath}"}
+    env = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+           "TMPDIR": str(tmp_path)}  # fmt: skip
     where = target_of(Question(launch=(launch,), env=env, cwd=tmp_path))
     seen = tuple(look(where))
     bad = [f for f in seen if OUTCOMES[f.outcome] == "bad"]
