@@ -68,7 +68,6 @@ class State:
     prefix: list[str] = field(default_factory=list)
     scheduler: str | None = None
     tasks: int | None = None
-    tasks_nodes: int | None = None
     tasks_at: int = ELSEWHERE
     more: list[Option] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
@@ -351,7 +350,6 @@ class Reader:
         nodes = whole((given.get("nodes") or "").partition("-")[0])
         each = whole(given.get("ntasks-per-node"))
         state.tasks = whole(number) or (nodes * each if nodes and each else None)
-        state.tasks_nodes = nodes
         for one in options:
             if one.name == "x" and one.value and "=" in one.value:
                 state.give(Traced.computed(one.value, one.value_span or one.span))

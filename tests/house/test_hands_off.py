@@ -83,7 +83,7 @@ def traced(tmp_path: Path, *command: str, before: tuple[str, ...] = ()) -> str:
          "-o", str(out), *command],
         capture_output=True, text=True, timeout=240, cwd=tmp_path, check=False,
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        | {"HOME": str(tmp_path / "home")},
+        | {"HOME": str(tmp_path / "home"), "PYTHONDONTWRITEBYTECODE": "1"},  # no look of ours
     )  # fmt: skip
     assert done.returncode in (0, 1, 5), done.stderr
     return out.read_text(errors="replace")
