@@ -44,10 +44,12 @@ class Hosts:
     stage: str = "log in"
     meeting: Meeting = field(init=False)
     target: Target = field(init=False)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    """As they were before a cure was tried, for which they are asked again."""
     diagnosis: Diagnosis | None = None
     fixes: list[Fix] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
-    """The JSON of the verb, when all is done."""
+    """The JSON of the verb; until all is done without the cures."""
 
     def __post_init__(self) -> None:
         self.target = target_of(self.question)
@@ -90,8 +92,8 @@ class Hosts:
 
     def so_far(self) -> dict[str, Any]:
         """From any thread: what nodes have told until now, as the JSON will have it."""
-        seen = {"nodes": self.meeting.table(), "links": self.meeting.links()}
-        return {"stage": self.stage, "answered": self.answered, **seen}
+        seen = {"nodes": self.nodes or self.meeting.table(), "links": self.meeting.links()}
+        return {**self.result, "stage": self.stage, "answered": self.answered, **seen}
 
     def ask(self) -> Diagnosis:
         begun = time.monotonic()
@@ -108,6 +110,7 @@ class Hosts:
                     meeting.meet()
             self._at("conclude")
             self.diagnosis = diagnosis = self._conclude(meeting.findings())
+            self.nodes, self.result = meeting.table(), as_json(diagnosis, ())
             self._at("cure")
             self.fixes = [*cures(diagnosis, meeting, self.trial)]
         mine = {fix.cause for fix in self.fixes}
@@ -116,7 +119,7 @@ class Hosts:
                 self.fixes += prove.in_words(diagnosis, ranked)
         diagnosis.seconds = round(time.monotonic() - begun, 3)
         self.result = as_json(diagnosis, self.fixes) | cleaned(
-            {"schema": SCHEMA, "nodes": meeting.table(), "links": meeting.links()}
+            {"schema": SCHEMA, "nodes": self.nodes, "links": meeting.links()}
         )
         self._at("done")
         return diagnosis

@@ -13,6 +13,7 @@ from ddp_assist.app.diagnose import Diagnosis, conclude
 from ddp_assist.app.fixes.for_nodes import PASSED_ON, Agreement, for_all
 from ddp_assist.app.fixes.hostfile import corrected, is_in_words
 from ddp_assist.app.fixes.launch_started import has_one_rank_for_all
+from ddp_assist.app.fixes.launch_words import option_name
 from ddp_assist.app.fixes.model import FileEdit, Fix
 from ddp_assist.app.hosts_listed import as_started_here, first_node
 from ddp_assist.app.prove import MOST
@@ -43,7 +44,10 @@ LINK = {
     "host-unreachable",
 }  # fmt: skip
 HOSTS = {"hostfile-invalid"}
+DISAGREED = {"nnodes-disagree", "rdzv-id-differs", "port-differs-per-rank", "master-addr-not-rank0"}
 CURABLE = HOSTS | RANKS | COUNT | IDS | ADDRESS | PORT | LINK
+SHUT = {"firewall-blocks-port", "firewall-blocks-data", "unreachable", "mtu-black-hole"}
+"""What our own connections between nodes met: no ranks get through there."""
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 TRIES = 5
 
@@ -60,20 +64,23 @@ def cures(diagnosis: Diagnosis, meeting: Meeting, trial: bool) -> Iterator[Fix]:
     first = next((r for r in diagnosis.causes[:MOST] if r in found), None)
     if first is None or len(meeting.seen) < 2 or meeting.fleet.cancel.is_set():
         return
-    failed: Fix | None = None
+    second: Fix | None = None
     for number, agreed in enumerate(_agreements(diagnosis, meeting, first, found)):
         if number >= TRIES or meeting.fleet.cancel.is_set():
             break
         fix = _built(diagnosis, meeting, first, agreed)
         if fix is None:
             continue
-        fix = _proven(diagnosis, meeting, fix, agreed, trial)
-        if fix.badge != "failed":
-            yield fix
-            return
-        failed = failed or fix
-    if failed is not None:
-        yield failed
+        fix, shut = _looked_again(diagnosis, meeting, fix, agreed)
+        if fix.badge != "failed" and not shut:
+            fix = _tried(meeting, fix, agreed, trial)
+            if fix.badge != "failed":
+                yield fix
+                return
+        if second is None or (second.badge, fix.badge) == ("failed", "holds"):
+            second = fix
+    if second is not None:
+        yield second
 
 
 def _agreements(
@@ -117,7 +124,8 @@ def _agreement(
 ) -> Agreement | None:
     told_another = meeting.hub not in (None, hub)
     nodes = _in_order(meeting, hub)
-    agreed = Agreement(nodes, ranks=bool(causes & (RANKS | TASKS)) or _is_template(meeting))
+    one_nodes = _is_template(meeting) or _is_a_copy(meeting, diagnosis.target.launch)
+    agreed = Agreement(nodes, ranks=bool(causes & (RANKS | TASKS)) or one_nodes)
     if causes & RANKS:
         agreed = replace(agreed, count=len(nodes))
     if causes & HOSTS:
@@ -147,6 +155,20 @@ def _agreement(
 def _is_template(meeting: Meeting) -> bool:
     plans = (own_plan(name, meeting.look_at(name)) for name in meeting.seen)
     return any(plan is not None and plan["rank_of_another"] for plan in plans)
+
+
+def _is_a_copy(meeting: Meeting, launch: Launch | None) -> bool:
+    """Whether each node has the script with a rank of its own, and this text is that of one."""
+    main = _main(launch)
+    if launch is None or main is None or launch.path is None or in_one_piece(launch):
+        return False
+    plans = [own_plan(name, meeting.look_at(name)) for name in meeting.seen]
+    given = main.option(option_name(main, "node-rank"))
+    at = given.value_span if given is not None else None
+    is_number = at is not None and "$" not in launch.text[slice(*at)]
+    return (is_number or main.assignment("RANK") is not None) and (
+        len({plan["node_rank"] for plan in plans if plan is not None}) > 1
+    )
 
 
 def _variables(diagnosis: Diagnosis, meeting: Meeting) -> tuple[str, ...]:
@@ -230,7 +252,9 @@ def _built(
             files = (corrected(launch.main, agreed.nodes, gpus),)
         except LaunchError:
             return None
-    if not files and all(one.text == launch.text for one in launches.values()):
+    # What is right here may differ on a node that has a copy of its own.
+    copied = launch.path is not None and first.cause in DISAGREED
+    if not files and not copied and all(one.text == launch.text for one in launches.values()):
         return None
     return Fix(
         first.cause, title, "command", launch=launches[agreed.nodes[0]], nodes=launches, files=files
@@ -279,42 +303,54 @@ def _exports(agreed: Agreement) -> Iterator[str]:
         yield f"export {text} on {folded(names)}"
 
 
-def _proven(
-    diagnosis: Diagnosis, meeting: Meeting, fix: Fix, agreed: Agreement, trial: bool
-) -> Fix:
-    """The nodes look again with the corrected launch, then ranks meet as it says."""
+def _words(meeting: Meeting, fix: Fix) -> dict[str, list[str]]:
     seen = set(meeting.seen)
-    words = {n: [one.text] for n, one in fix.nodes.items() if n in seen}
-    why = "nothing was looked at again"
-    if words:
-        target = replace(diagnosis.target, launch=fix.launch, plan=_main(fix.launch))
-        texts = {edit.path: edit.after for edit in fix.files}
-        again_seen = meeting.look_again(words, agreed.port or meeting.port)
-        found = as_started_here(again_seen, target, meeting, texts)
-        asked = frozenset(f.probe for f in found) | {"fleet"}
-        again = conclude(Diagnosis(diagnosis.question, target, found, asked=asked))
-        still = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
-        if still:
-            said = still[0].speaks_for[0].sentence
-            return replace(fix, badge="failed", why=f"looked again: still there: {said}")
-        why = f"all of {folded(words)} looked again with the fix in place: the cause is gone"
+    return {n: [one.text] for n, one in fix.nodes.items() if n in seen}
+
+
+def _looked_again(
+    diagnosis: Diagnosis, meeting: Meeting, fix: Fix, agreed: Agreement
+) -> tuple[Fix, bool]:
+    """The nodes look again with the corrected launch; whether a way that ranks need is shut."""
+    words = _words(meeting, fix)
+    if not words:
+        return replace(fix, why="nothing was looked at again"), False
+    target = replace(diagnosis.target, launch=fix.launch, plan=_main(fix.launch))
+    texts = {edit.path: edit.after for edit in fix.files}
+    again_seen = meeting.look_again(words, agreed.port or meeting.port)
+    found = as_started_here(again_seen, target, meeting, texts)
+    asked = frozenset(f.probe for f in found) | {"fleet"}
+    again = conclude(Diagnosis(diagnosis.question, target, found, asked=asked))
+    still = [r for r in again.causes if r.cause == fix.cause and r.certainty != "possible"]
+    if still:
+        said = still[0].speaks_for[0].sentence
+        return replace(fix, badge="failed", why=f"looked again: still there: {said}"), False
+    why = f"all of {folded(words)} looked again with the fix in place: the cause is gone"
+    shut = [f.sentence for f in found if f.probe == "fleet" and f.outcome in SHUT]
+    if shut:
+        why += f"; but ranks can't meet yet: {shut[0]}"
+    return replace(fix, badge="holds", why=why), bool(shut)
+
+
+def _tried(meeting: Meeting, fix: Fix, agreed: Agreement, trial: bool) -> Fix:
+    """Ranks meet as it says."""
     if not trial or len(meeting.with_torch) < 2:
         none = "no trial was wanted" if not trial else "no torch on the nodes to try it with"
-        return replace(fix, badge="holds" if words else "not-tried", why=f"{why}; {none}")
+        return replace(fix, why=f"{fix.why}; {none}")
     with_torch = set(meeting.with_torch)
     able = tuple(n for n in agreed.nodes if n in with_torch)
     usual = meeting.place(able[0], is_meant=True)
     address = agreed.address or meeting.mains[able[0]]
-    place = Place(address, agreed.port or usual.port, agreed.env, words)
+    place = Place(address, agreed.port or usual.port, agreed.env, _words(meeting, fix))
     answers = meeting.trial([(able, place)], meeting.patience)[0]
     if joined(answers):
         said = f"{len(able)} ranks of gloo on {folded(able)} met at {address} port {place.port}"
-        return replace(fix, badge="ran", why=f"{why}; {said}, and their all_reduce is right")
+        return replace(fix, badge="ran", why=f"{fix.why}; {said}, and their all_reduce is right")
     said = next(
         str(a.get("sentence") or a.get("error")) for a in answers.values()
         if a.get("outcome") != "joined"
     )  # fmt: skip
-    return replace(fix, badge="failed", why=f"{why}; a trial did not join: {said}")
+    return replace(fix, badge="failed", why=f"{fix.why}; a trial did not join: {said}")
 
 
 def _main(launch: Launch | None) -> Any:

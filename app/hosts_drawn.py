@@ -67,15 +67,16 @@ class Picture:
 def rows(nodes: Rows) -> list[HostRow]:
     """Who did not come, then the rarest kind, then the many that are alike."""
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    said: dict[tuple[str, str, str], str] = {}
     for node in nodes:
         why = node.get("why") or ""
-        found[node["group"] or "-", node["state"], why.replace(node["node"], "it")].append(
-            node["node"]
-        )
+        kind = "" if node["group"] else why.replace(node["node"], "it")
+        row = node["group"] or "-", node["state"], kind
+        said.setdefault(row, why)
+        found[row].append(node["node"])
     order = sorted(found.items(), key=lambda row: (row[0][1] == "ok", len(row[1]), row[0]))
     return [
-        HostRow(folded(names), len(names), state, why, group)
-        for (group, state, why), names in order
+        HostRow(folded(names), len(names), row[1], said[row], row[0]) for row, names in order
     ]
 
 
@@ -91,11 +92,14 @@ def picture(links: Rows) -> Picture:
     names = list(dict.fromkeys(n for way in links for n in (way["to"], way["from"])))
     inward: dict[str, set[tuple[str, str]]] = defaultdict(set)
     outward: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    spared = _reached_by_some(links)
     for way in links:
         if way["outcome"] != "reached":
             what = way["kind"], MARKS.get(way["outcome"], "!")
             inward[way["to"]].add(what)
-            outward[way["from"]].add(what)
+            # Who fails where everybody fails is not odd for it.
+            if (way["to"], way["kind"]) in spared:
+                outward[way["from"]].add(what)
     alike: dict[Any, list[str]] = defaultdict(list)
     for name in names:
         alike[frozenset(inward[name]), frozenset(outward[name])].append(name)
@@ -111,6 +115,11 @@ def picture(links: Rows) -> Picture:
     return Picture(tuple((folded(members), len(members)) for _, members in order), cells)
 
 
+def _reached_by_some(links: Rows) -> set[tuple[str, str]]:
+    """Whose ports of which kind somebody reaches."""
+    return {(way["to"], way["kind"]) for way in links if way["outcome"] == "reached"}
+
+
 def _mark(marks: set[str]) -> str:
     worst = min(marks, key=ORDER.index)
     return worst.upper() if len(marks) > 1 and worst != "L" else worst
@@ -118,20 +127,27 @@ def _mark(marks: set[str]) -> str:
 
 def summary(nodes: Rows, links: Rows, width: int = 78) -> list[str]:
     """Both as plain text, as the verb prints it and reports show it."""
+    from ddp_assist.probes.fleet.links import FEW
+
     lines = ["NODES"]
     for row in rows(nodes):
-        lines.append(f"  {row.group:<2} {row.state:<17} {row.nodes}  {row.why}".rstrip())
+        state = "answered" if row.state == "ok" else row.state
+        lines.append(f"  {row.group:<2} {state:<17} {row.nodes}  {row.why}".rstrip())
     tried = len(links)
     lines += ["", f"LINKS  {tried} connections tried" if tried else "LINKS  none tried"]
     shut: dict[tuple[str, str, str, int], set[str]] = defaultdict(set)
+    asked: dict[tuple[str, str], set[str]] = defaultdict(set)
     for way in links:
+        asked[way["to"], way["kind"]].add(way["from"])
         if way["outcome"] != "reached":
             port = way["port"] if way["kind"] == "port" else 0
             shut[way["to"], way["kind"], way["outcome"], port].add(way["from"])
     worst = sorted(shut.items(), key=lambda item: (-len(item[1]), item[0]))
     for (to, kind, outcome, port), names in worst[:MOST]:
         what = f"port {port}" if kind == "port" else "data ports"
-        lines.append(f"  SHUT  {folded(names)} -> {to} {what}: {outcome}")
+        every = len(names) > FEW and names == asked[to, kind]
+        whom = f"all {len(names)} that tried" if every else folded(names)
+        lines.append(f"  SHUT  {whom} -> {to} {what}: {outcome}")
     if len(worst) > MOST:
         lines.append(f"  and {len(worst) - MOST} more")
     if shut:

@@ -107,6 +107,8 @@ class Live:
         from ddp_assist.app.nodes import by_srun, nodes_of
 
         names = nodes_of(nodes or None, None, None, target_of(question))
+        if self.asking is not None:
+            self.asking.stop()
         self.asking = hosts = Hosts(question, names, by_srun(names))
         begun(hosts.so_far)
         return hosts.ask(), hosts.fixes, hosts.result

@@ -76,6 +76,8 @@ class Session:
     tried: TrialResult | None = None
     jobs: list[dict[str, Any]] | None = None
     hosts: dict[str, Any] | None = None
+    asking: bool = False
+    """Whether other hosts are asked now: what this one is asked ends by itself."""
     hosts_so_far: Callable[[], dict[str, Any]] | None = None
     """While nodes are asked: what they have told until now."""
     cancel: threading.Event = field(default_factory=threading.Event)

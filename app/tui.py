@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textual import work
+from textual.worker import get_current_worker
 
 from ddp_assist.app.case import Case
 from ddp_assist.app.gate import is_plain
@@ -277,14 +278,16 @@ class Assistant(Trials):
         self.push_screen(HostsScreen(self.session))
 
     def on_hosts_wanted(self, event: m.HostsWanted) -> None:
-        self.session.looking = True
+        self.session.asking = True
         self.ticking.resume()
         self._ask_hosts(event.nodes, self.session)
         self.refresh_screen()
 
-    @work(thread=True, exclusive=True, group="look", exit_on_error=False)
+    @work(thread=True, exclusive=True, group="hosts", exit_on_error=False)
     def _ask_hosts(self, nodes: str, session: Session) -> None:
         from ddp_assist.app.nodes import NodesUnclear
+
+        worker = get_current_worker()
 
         def begun(so_far: SoFar) -> None:
             session.hosts_so_far = so_far
@@ -292,15 +295,16 @@ class Assistant(Trials):
         try:
             diagnosis, fixes, result = self.machine.hosts(nodes, session.question, begun)
         except NodesUnclear as why:
-            session.looking = False
+            session.asking = False
             self.post_message(m.Said(str(why)))
             return
-        finally:
-            session.hosts_so_far = None
-        fixes = fixes or self._first_fixes(diagnosis)
-        self.post_message(m.HostsSeen(diagnosis, result, fixes))
+        if not worker.is_cancelled and session is self.session:  # nothing else was asked meanwhile
+            fixes = fixes or self._first_fixes(diagnosis)
+            self.post_message(m.HostsSeen(diagnosis, result, fixes))
 
     def on_hosts_seen(self, event: m.HostsSeen) -> None:
+        self.session.cancel.set()  # what this host alone would say comes too late
+        self.session.asking, self.session.hosts_so_far = False, None
         self.session.hosts = event.result
         self.session.findings = event.diagnosis.findings
         for finding in event.diagnosis.findings:

@@ -139,6 +139,7 @@ class Shell(App[int]):
 
             path = write_crash(event.worker.error, sys.argv)
             self.session.looking, self.session.trying = False, None
+            self.session.asking, self.session.hosts_so_far = False, None
             self.say(f"that failed inside ddp-assist ({path}); r looks again")
             self.refresh_screen()
 
@@ -159,7 +160,8 @@ class Shell(App[int]):
 
     def _tick(self) -> None:
         """Once a second, and only while somebody waits: nothing is sent when nothing happens."""
-        if not self.session.looking and self.session.trying is None:
+        session = self.session
+        if not session.looking and not session.asking and session.trying is None:
             self.ticking.pause()
         self.refresh_screen()
 

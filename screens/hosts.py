@@ -11,11 +11,12 @@ from textual.binding import Binding
 from ddp_assist.app.hosts_drawn import summary
 from ddp_assist.screens.messages import HostsWanted
 from ddp_assist.screens.widgets.frame import Framed, Line
+from ddp_assist.screens.widgets.lines import wrapped
 from ddp_assist.screens.widgets.rows import Rows
 
 NOW = {
-    "log in": "logging in",
-    "look": "looking at each",
+    "log in": "logging in, and looking at who came",
+    "look": "looking at the last of them",
     "reach": "letting them reach for each other",
     "meet": "letting ranks meet between them",
     "conclude": "comparing them",
@@ -23,6 +24,8 @@ NOW = {
     "done": "writing it down",
 }
 """What a stage of the asking is, in words."""
+MARGIN = 2
+"""Columns that a row needs for the cursor."""
 
 
 class HostsScreen(Framed):
@@ -52,13 +55,15 @@ class HostsScreen(Framed):
         so_far = self.session.hosts_so_far
         hosts = so_far() if so_far is not None else self.session.hosts
         self.query_one("#said", Line).say(self._said(hosts))
-        self.query_one(Rows).show(list(rows(hosts)) if hosts else [])
+        list_of = self.query_one(Rows)
+        room = (list_of.size.width or self.app.size.width) - MARGIN
+        list_of.show([part for row in rows(hosts) for part in wrapped(row, room)] if hosts else [])
 
     def _said(self, hosts: dict[str, Any] | None) -> str:
         if hosts is not None and "stage" in hosts:
             come = f"{hosts['answered']} of {len(hosts['nodes'])} nodes have answered"
-            return f"{come}; now: {NOW[hosts['stage']]} ..."
-        if self.session.looking:
+            return "\n".join([f"{come}; now: {NOW[hosts['stage']]} ...", *_named(hosts)])
+        if self.session.asking:
             return "Asking every node over ssh: looking, connecting, meeting. At most 90 s ..."
         if hosts is None:
             return (
@@ -68,11 +73,18 @@ class HostsScreen(Framed):
             )
         causes = hosts["causes"]
         if causes:
-            return f"{causes[0]['certainty'].upper()}: {causes[0]['title']}\nenter goes on to it"
-        return "Nothing differs between them that matters, and all that was tried is open."
+            more = sum(1 for cause in causes[1:] if cause["certainty"] != "possible")
+            on = "enter goes on to it" + (f" and {more} more" if more else "")
+            return "\n".join([*_named(hosts), on])
+        nodes = hosts["nodes"]
+        silent = sum(1 for node in nodes if node["group"] is None)
+        well = "nothing differs that matters, and all that was tried is open."
+        if silent:
+            return f"{silent} of {len(nodes)} nodes told nothing; between the others\n{well}"
+        return well.capitalize()
 
     def action_on(self) -> None:
-        if self.session.looking:
+        if self.session.asking:
             return
         if self.session.hosts and self.session.hosts["causes"]:
             self.call_later(self.run_action, "app.diagnosis")
@@ -105,7 +117,14 @@ def rows(hosts: dict[str, Any]) -> Iterator[str]:
     yield from (line.rstrip() for line in summary(hosts["nodes"], hosts["links"]) if line)
     for finding in hosts.get("findings", ()):
         if finding["probe"] == "fleet" and finding["outcome"] != "unknown":
-            yield finding["sentence"]
+            yield f"- {finding['sentence']}"
+
+
+def _named(hosts: dict[str, Any]) -> Iterator[str]:
+    """The first cause, and where it was seen."""
+    for cause in hosts.get("causes", ())[:1]:
+        yield f"{cause['certainty'].upper()}: {cause['title']}"
+        yield from cause["for"][:1]
 
 
 def _evidence(evidence: list[dict[str, Any]]) -> list[str]:

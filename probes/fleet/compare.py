@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -43,12 +44,13 @@ def groups(values: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     return sorted(by_value.items(), key=lambda item: (len(item[1]), item[1]))
 
 
-def compare(nodes: Sequence[Node]) -> Iterator[Finding]:
+def compare(nodes: Sequence[Node], met: Container[str] = ()) -> Iterator[Finding]:
+    """`met` are nodes whose ranks have met in a trial."""
     yield from _silent(nodes)
     seen = {n.name: n.answers["look"] for n in nodes if "findings" in n.answers.get("look", {})}
     if len(seen) < 2:
         return
-    yield from _versions(seen)
+    yield from _versions(seen, met)
     gpus = {name: _gpu(a) for name, a in seen.items()}
     if any(gpus.values()):
         yield from _differ("gpus-differ", "what NVML sees", gpus)
@@ -91,6 +93,10 @@ def _differ(outcome: str, what: str, values: Mapping[str, str], **data: Any) -> 
         yield Finding("fleet", outcome, sentence, {**told, **data}, (evidence,))
 
 
+def torch_version(answer: Mapping[str, Any]) -> str:
+    return _fact(answer, "torch", "version")
+
+
 def _fact(answer: Mapping[str, Any], probe: str, key: str) -> str:
     for finding in answer["findings"]:
         if finding["probe"] == probe and finding["data"].get(key) is not None:
@@ -98,12 +104,15 @@ def _fact(answer: Mapping[str, Any], probe: str, key: str) -> str:
     return ""
 
 
-def _versions(seen: Mapping[str, Any]) -> Iterator[Finding]:
-    torch = {name: _fact(a, "torch", "version") for name, a in seen.items()}
-    yield from _differ("torch-differs", "the version of torch", torch)
-    for key, what in (("nccl_version", "the version of NCCL"), ("cuda", "CUDA of torch")):
-        values = {name: _fact(a, "torch", key) for name, a in seen.items() if torch[name]}
-        yield from _differ("nccl-differs", what, values)
+def _versions(seen: Mapping[str, Any], met: Container[str]) -> Iterator[Finding]:
+    torch = {name: torch_version(a) for name, a in seen.items()}
+    # Those of neighbouring releases mostly understand each other.
+    outcome = "torch-differs-and-meets" if all(n in met for n in seen) else "torch-differs"
+    yield from _differ(outcome, "the version of torch", torch)
+    nccl = {name: _fact(a, "torch", "nccl_version") for name, a in seen.items() if torch[name]}
+    yield from _differ("nccl-differs", "the version of NCCL", nccl)
+    cuda = {name: _fact(a, "torch", "cuda") for name, a in seen.items() if torch[name]}
+    yield from _differ("cuda-differs", "CUDA of torch", cuda)
     yield from _differ("python-differs", "Python", {n: a["python"] for n, a in seen.items()})
     machines = {n: a["machine"] for n, a in seen.items()}
     yield from _differ("machine-differs", "the architecture", machines)
@@ -281,21 +290,32 @@ def _is_its_own_name(node: Node, raw: Mapping[str, Any]) -> bool:
     return loopback and alike(str(raw["data"].get("host")), node.name, own)
 
 
-def kinds(nodes: Sequence[Node]) -> dict[str, str]:
-    """The group of each node: those where the same is wrong carry one letter, the rarest A."""
-    bad = wrong()
-    alike_: dict[str, str] = {}
-    for node in nodes:
-        look = node.answers.get("look", {})
-        if "findings" in look:
-            found = {f"{f['probe']}.{f['outcome']}" for f in look["findings"]}
-            facts = [_fact(look, "torch", key) for key in ("version", "nccl_version")]
-            alike_[node.name] = repr((sorted(found & bad), facts, _gpu(look)))
-    return {
-        name: chr(ord("A") + place) if place < 26 else f"Z{place}"
-        for place, (_, names) in enumerate(groups(alike_))
-        for name in names
+def kinds(nodes: Sequence[Node]) -> dict[str, tuple[str, str]]:
+    """The group of each node: those where the same is wrong carry one letter, the rarest A. And
+    what sets it apart: what most nodes have is not said."""
+    traits = {
+        node.name: _traits(node.answers["look"])
+        for node in nodes
+        if "findings" in node.answers.get("look", {})
     }
+    having = Counter(trait for mine in traits.values() for trait in mine)
+    parts = groups({name: repr(sorted(mine)) for name, mine in traits.items()})
+    return {
+        name: (chr(ord("A") + place) if place < 26 else f"Z{place}",
+               "; ".join(t for k, t in traits[name].items() if 2 * having[k] <= len(traits)))
+        for place, (_, names) in enumerate(parts)
+        for name in names
+    }  # fmt: skip
+
+
+def _traits(look: Mapping[str, Any]) -> dict[str, str]:
+    """What may be wrong with a node or sets it apart, and how that is said."""
+    bad = wrong()
+    found = {key: f["sentence"] for f in look["findings"]
+             if (key := f"{f['probe']}.{f['outcome']}") in bad}  # fmt: skip
+    torch, nccl = (_fact(look, "torch", key) for key in ("version", "nccl_version"))
+    told = f"torch {torch}" + (f" with NCCL {nccl}" if nccl else "") if torch else "no torch"
+    return {**found, told: told, f"gpu {_gpu(look)}": _gpu(look) or "no GPU"}
 
 
 @cache

@@ -32,9 +32,10 @@ EACH = 0.3
 MANY = 32
 """Log-ins at once; the next begins when one is through, so that each has its time."""
 MOST_SAID = 40
+# A connection that the user shares is used; none of ours is left behind for others to share.
 SSH = (
     "-oBatchMode=yes -oServerAliveInterval=5 -oForwardX11=no -oClearAllForwardings=yes"
-    " -oRemoteCommand=none -T"
+    " -oRemoteCommand=none -oControlMaster=no -T"
 )
 SRUN = ("srun", "--overlap", "--mem=0", "-N1", "-n1", "-Q")
 Told = Callable[["Node", str], None]
@@ -50,8 +51,10 @@ class Node:
     state: str = "asked"
     why: str = ""
     answers: dict[str, Any] = field(default_factory=dict)
+    begun: float = 0.0
+    """When its connection began, by our clock."""
     offset: float = 0.0
-    """Seconds by which its clock is ahead of ours, good to the time the line took."""
+    """Seconds by which its clock is ahead of ours, at least: how long a word takes is not known."""
 
     @property
     def alive(self) -> bool:
@@ -75,10 +78,14 @@ class Fleet(EventHandler):  # type: ignore[misc]
         self.told = told
         self.workers: dict[str, Any] = {}
         self.noise: dict[str, list[str]] = {name: [] for name in names}
+        self.first: tuple[str, Mapping[str, Mapping[str, Any]]] = ("", {})
+        """A question, and how each node is asked it when it came, whoever is still awaited."""
         self.asked = "hello"
         self.pending = set(names)
         self.waiting = deque(names)
         self.begun: dict[str, float] = {}
+        self.came = 0.0
+        """When the last node came: as long as they do, this host is busy and nobody is late."""
         self.changed = threading.Condition()
         self.cancel = threading.Event()
         self.thread = threading.Thread(target=self._loop, name="fleet", daemon=True)
@@ -91,8 +98,12 @@ class Fleet(EventHandler):  # type: ignore[misc]
         self.thread.start()
         self.ready.wait()
         self._post(self._begin_some)
-        self._wait(lambda name: self.begun.get(name, time.monotonic()) + START + self.slack)
+        self._wait(self._latest)
         return self
+
+    def _latest(self, name: str) -> float:
+        begun = self.begun.get(name, time.monotonic())
+        return min(begun + self.slack, max(begun, self.came)) + START
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None,
@@ -111,16 +122,17 @@ class Fleet(EventHandler):  # type: ignore[misc]
         return EACH * min(len(self.nodes), 8 * MANY)
 
     def ask(self, question: str, seconds: float, each: Mapping[str, Mapping[str, Any]]) -> None:
-        """`each` says what is asked of which node; the answers lie in the nodes then."""
-        lines = {
-            name: json.dumps({"do": question, **each[name]}).encode() + b"\n"
-            for name in each
-            if self.nodes[name].alive
-        }
+        """`each` says what is asked of which node; the answers lie in the nodes then. What
+        stands in `first` was asked by now."""
+        alive = [name for name in each if self.nodes[name].alive]
+        first, self.first = self.first[0], ("", {})
         with self.changed:
-            self.asked, self.pending = question, set(lines)
-            for name in lines:
-                self.nodes[name].answers.pop(question, None)
+            if question != first:
+                for name in alive:
+                    self.nodes[name].answers.pop(question, None)
+            self.asked = question
+            self.pending = {n for n in alive if question not in self.nodes[n].answers}
+        lines = {n: _line(question, each[n]) for n in alive if question != first}
         self._post(lambda: [self.workers[n].write(lines[n]) for n in lines if self._is_on(n)])
         end = time.monotonic() + seconds + self.slack
         self._wait(lambda name: end)
@@ -218,7 +230,7 @@ class Fleet(EventHandler):  # type: ignore[misc]
             worker = ExecWorker(
                 name, handler=self, timeout=None, stderr=True, command=shlex.join(step)
             )
-        self.begun[name] = time.monotonic()
+        self.begun[name], self.nodes[name].begun = time.monotonic(), time.time()
         self.workers[name] = worker
         self.task.schedule(worker)
         worker.write(parcel())
@@ -238,7 +250,11 @@ class Fleet(EventHandler):  # type: ignore[misc]
         said = str(answer.get("did"))
         if said == "hello" and node.state == "asked":
             node.state = "ok"
-            node.offset = float(answer.get("time", 0.0)) - time.time()
+            node.offset = apart(float(answer.get("time", 0.0)), node.begun, time.time())
+            self.came = time.monotonic()
+            question, each = self.first
+            if node.name in each:
+                self.workers[node.name].write(_line(question, each[node.name]))
             self._begin_some()
         node.answers[said] = answer
         if self.told:
@@ -258,6 +274,15 @@ class Fleet(EventHandler):  # type: ignore[misc]
                 self.pending.discard(name)
                 if not self.pending:
                     self.changed.notify_all()
+
+
+def apart(there: float, begun: float, now: float) -> float:
+    """By how much a clock is ahead that said `there` at a moment between the two others."""
+    return there - min(max(there, begun), now)
+
+
+def _line(question: str, asked: Mapping[str, Any]) -> bytes:
+    return json.dumps({"do": question, **asked}).encode() + b"\n"
 
 
 def _room_for(count: int) -> None:

@@ -13,6 +13,8 @@ from ddp_assist.probes.model import Evidence, Finding
 
 FULL = 32
 SAMPLED = 4
+FEW = 4
+"""So many are named one by one, where all that tried failed."""
 BLOCKED = ("silent", "refused", "reset", "unreachable", "no-route", "stranger", "failed")
 Way = Mapping[str, Any]
 
@@ -117,13 +119,15 @@ def _shut(
         return
     who = {w["from"] for w in bad}
     how = "/".join(sorted({w["outcome"] for w in bad}))
-    what = f"port {bad[0]['port']}" if kind == "port" else "every data port tried"
+    what = f"port {bad[0]['port']}" if kind == "port" else "any data port tried"
     open_too = [w for w in others if w["from"] in who and w["outcome"] not in BLOCKED]
     # Nothing at all from a pair whose packets find no host is a matter of the address or route.
     if not open_too and how in ("unreachable", "no-route"):
         outcome = "unreachable"
     rest = "; other ports are reached" if open_too else ""
-    sentence = f"{folded(who)} can't reach {what} of {name} ({address}): {how}{rest}"
+    none = who == {w["from"] for w in ways} and len(who) > FEW
+    whom = f"none of the {len(who)} nodes that tried can" if none else f"{folded(who)} can't"
+    sentence = f"{whom} reach {what} of {name} ({address}): {how}{rest}"
     yield _said(outcome, sentence, name, address, bad)
 
 

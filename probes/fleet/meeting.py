@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ddp_assist.probes.fleet import halves
-from ddp_assist.probes.fleet.compare import compare, folded, kinds, merged
+from ddp_assist.probes.fleet.compare import compare, folded, kinds, merged, torch_version
 from ddp_assist.probes.fleet.engine import Fleet, Node
 from ddp_assist.probes.fleet.links import FULL, addresses, judge, main_address, pairs
 from ddp_assist.probes.fleet.part import alike
@@ -70,6 +70,7 @@ class Meeting:
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def __enter__(self) -> Meeting:
+        self.fleet.first = ("look", {name: self._asked(name) for name in self.names})
         self.fleet.__enter__()
         return self
 
@@ -260,8 +261,9 @@ class Meeting:
         self.culprits = halves.find(tuple(self.able), tries)
 
     def findings(self) -> tuple[Finding, ...]:
-        found = [*compare(self.nodes), *judge(self.ways, self.mains, self.hub), *self._coverage()]
-        found += [*self._trial_said(), *merged(self.nodes)]
+        met = self.tried if joined(self.tried) else ()
+        found = [*compare(self.nodes, met), *judge(self.ways, self.mains, self.hub)]
+        found += [*self._coverage(), *self._trial_said(), *merged(self.nodes)]
         if not any(f.probe == "fleet" for f in found):
             sentence = f"{folded(self.names)} are alike and reach each other"
             found.insert(0, Finding("fleet", "alike", sentence))
@@ -298,6 +300,16 @@ class Meeting:
                 sentence += ", though each of them meets others"
             data = {"from": one, "to": other}
             yield Finding("fleet", "culprit-link", sentence, data, evidence)
+        torch = {name: torch_version(self.look_at(name)) for name in self.able}
+        well = {torch[name] for name in culprits.without}
+        odd = {torch.get(name, "") for name in culprits.nodes}
+        if len(well) == 1 and len(odd) == 1 and odd.isdisjoint(well | {""}):
+            who, others = folded(culprits.nodes), folded(culprits.without)
+            sentence = (
+                f"{who} with torch {min(odd)} can't meet {others} with {min(well)}, which meet"
+            )
+            told = {"nodes": culprits.nodes, "version": min(odd), "others": min(well)}
+            yield Finding("fleet", "torch-parts-them", sentence, told, evidence)
 
     def _coverage(self) -> Iterator[Finding]:
         seen = len(self.seen)
@@ -309,8 +321,9 @@ class Meeting:
     def table(self) -> list[dict[str, Any]]:
         groups = kinds(self.nodes)
         return [
-            {"node": n.name, "state": n.state, "group": groups.get(n.name), "why": n.why}
+            {"node": n.name, "state": n.state, "group": group, "why": n.why or apart}
             for n in self.nodes
+            for group, apart in [groups.get(n.name, (None, ""))]
         ]
 
     def links(self) -> list[dict[str, Any]]:
@@ -335,10 +348,7 @@ def _missing(answer: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def has_torch(node: Node) -> bool:
-    return any(
-        f["probe"] == "torch" and f["data"].get("version")
-        for f in node.answers["look"]["findings"]
-    )
+    return bool(torch_version(node.answers["look"]))
 
 
 def _gpus(node: Node) -> int:

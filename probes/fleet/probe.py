@@ -10,6 +10,7 @@ FLEET = Probe(
     {
         "alike": "ok",
         "trial-joined": "ok",
+        "torch-parts-them": "bad",
         "torch-differs": "bad",
         "nccl-differs": "bad",
         "module-missing": "bad",
@@ -22,6 +23,8 @@ FLEET = Probe(
         "firewall-blocks-data": "bad",
         "mtu-black-hole": "bad",
         "unreachable": "bad",
+        "torch-differs-and-meets": "info",
+        "cuda-differs": "info",
         "trial-failed": "info",
         "culprit-node": "info",
         "culprit-link": "info",

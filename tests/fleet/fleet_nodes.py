@@ -98,20 +98,21 @@ class Nodes:
 
     def inside(self, *words: str, **more: object) -> subprocess.CompletedProcess[str]:
         """A command where the nodes are, on the host that sees them all."""
-        command = ["nsenter", "-t", self._first(), "-n", "-m", "-p", "--", *words]
+        command = [*self.entered(), *words]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=240, check=False, **more,  # type: ignore[call-overload]
         )
+
+    def entered(self) -> list[str]:
+        """What a command begins with to run there."""
+        return ["nsenter", "-t", self._first(), "-n", "-m", "-p", "--"]
 
     def user(
         self, *words: str, on: str | None = None, env: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
         """The same as an ordinary user, on the log-in host or from a node."""
         where = ["ssh", on, shlex.join(["env", *_environment(env), *words])] if on else []
-        who = ["setpriv", "--reuid", str(ALICE), "--regid", str(ALICE), "--clear-groups"]
-        return self.inside(
-            *who, "env", "-i", "-C", "/srv/home", *_environment(env), *(where or words)
-        )
+        return self.inside(*as_alice(env), *(where or words))
 
     def fleet(
         self, *words: str, launch: Sequence[str] = (), on: str | None = None,
@@ -158,14 +159,15 @@ class Nodes:
         number = self.names.index(name) + 1
         return f"fd99::{number}" if self.v6 else f"10.99.0.{number}"
 
-    def left(self) -> str:
+    def left(self, names: Sequence[str] = ()) -> str:
         """What lies in the temporary folders of the nodes and who still runs there for us, when
         those that are about to leave have had their time."""
         look = "ls /run/tmp; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o "
         look += "'[r]un_module.*\\|[d]dp-assist-node-.*' || true"
         said = ""
         for _ in range(40):
-            said = "".join(self.user("sh", "-c", look, on=name).stdout for name in self.names)
+            asked = names or self.names
+            said = "".join(self.user("sh", "-c", look, on=name).stdout for name in asked)
             if "ddp-assist" not in said and "run_module" not in said:
                 break
         return said
@@ -196,6 +198,12 @@ def _opened() -> str:
         for path, at in paths:
             lines += [f"mkdir -p {path}", f"mount --rbind {at} {path}"]
     return "\n".join(lines)
+
+
+def as_alice(env: Sequence[str] = ()) -> list[str]:
+    """What a command begins with to be that of the ordinary user."""
+    who = ["setpriv", "--reuid", str(ALICE), "--regid", str(ALICE), "--clear-groups"]
+    return [*who, "env", "-i", "-C", "/srv/home", *_environment(env)]
 
 
 def ours(*words: str) -> list[str]:

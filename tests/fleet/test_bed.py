@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_nodes import PORT, ROOT, Nodes, ours, start  # type: ignore[import-not-found]
+from fleet_nodes import PORT, ROOT, Nodes, as_alice, ours, start  # type: ignore[import-not-found]
+
+sys.path.append(str(Path(__file__).parents[1] / "screens"))
+from pty_terminal import Terminal  # type: ignore[import-not-found]  # noqa: E402
 
 NEEDS = ("root", "namespaces", "ip", "nft", "sshd", "ssh", "nsenter", "setpriv", "gcc")
 pytestmark = pytest.mark.needs(*NEEDS)
@@ -60,6 +63,25 @@ def known_as(bed: Nodes, name: str, own: str | None, **others: str) -> Iterator[
         bed.hosts(name, bed.address(name))
 
 
+@contextmanager
+def another_torch(bed: Nodes, name: str, store: str = "") -> Iterator[None]:
+    """A node whose torch has another version, and further lines where it has its store."""
+    torch = find_spec("torch")
+    assert torch is not None and torch.origin is not None
+    version = Path(torch.origin).with_name("version.py")
+    stores = version.with_name("distributed") / "__init__.py"
+    other = re.sub(r"(__version__ *= *)'[^']*'", r"\1'2.1.0'", version.read_text())
+    (bed.at / "version.py").write_text(other)
+    (bed.at / "stores.py").write_text(stores.read_text() + store)
+    bed.within(name, "mount", "--bind", "/srv/version.py", str(version))
+    bed.within(name, "mount", "--bind", "/srv/stores.py", str(stores))
+    try:
+        yield
+    finally:
+        bed.within(name, "umount", str(version))
+        bed.within(name, "umount", str(stores))
+
+
 def test_nodes_reach_each_other_and_each_tells_of_its_gpus(bed: Nodes) -> None:
     library = bed.at / "nvml" / "libnvidia-ml.so.1"
     (bed.at / "stub").rename(library)
@@ -101,17 +123,9 @@ def test_different_troubles_of_different_nodes_are_told_apart(bed: Nodes) -> Non
     """Three things at once: shut data ports, an unknown own name, another torch."""
     accept = f"tcp dport {{ 22, {PORT} }} accept"
     shut = ("ct state established,related accept", accept, "tcp dport 1-65535 drop")
-    torch = find_spec("torch")
-    assert torch is not None and torch.origin is not None
-    version = Path(torch.origin).with_name("version.py")
-    other = re.sub(r"(__version__ *= *)'[^']*'", r"\1'2.1.0'", version.read_text())
-    (bed.at / "version.py").write_text(other)
-    bed.within("node4", "mount", "--bind", "/srv/version.py", str(version))
-    try:
-        with filtered(bed, "node2", *shut), known_as(bed, "node3", None):
-            result = look(bed)
-    finally:
-        bed.within("node4", "umount", str(version))
+    other = another_torch(bed, "node4")
+    with filtered(bed, "node2", *shut), known_as(bed, "node3", None), other:
+        result = look(bed)
     assert "2.1.0 on node4" in outcomes(result)["torch-differs"]
     assert {"firewall-blocks-data", "own-hostname-unresolvable"} <= set(causes(result))
     assert "of node2 (" in outcomes(result)["firewall-blocks-data"]
@@ -144,13 +158,15 @@ def test_large_packets_are_lost(bed: Nodes) -> None:
     for name in bed.names:
         bed.on(name, "ip", "link", "set", "eth0", "mtu", "9000")
     try:
-        result = look(bed)
+        result = bed.fleet("-w", ALL, launch=launch())
     finally:
         for name in bed.names:
             bed.on(name, "ip", "link", "set", "eth0", "mtu", "1500")
     said = {(w["link"], w["outcome"]) for w in result["links"]}
     assert said == {("eth0", "large-lost"), ("eth1", "reached")}
     assert "(MTU)" in outcomes(result)["mtu-black-hole"]
+    fix = result["fixes"][0]
+    assert fix["badge"] == "ran" and "SOCKET_IFNAME=eth1" in fix["launch"], fix
 
 
 def test_what_deepspeed_would_not_pass_on_is_said_and_not_written(bed: Nodes) -> None:
@@ -204,14 +220,18 @@ def test_what_the_nodes_were_told(bed: Nodes, cause: str) -> None:
         done = bed.user("cp", f"/srv/{name}.job", "/run/tmp/job.sh", on=name)
         assert done.returncode == 0, done.stderr
     try:
-        result = look(bed, launch=("bash", "/run/tmp/job.sh"), on="node1")
+        result = bed.fleet("-w", ALL, launch=("bash", "/run/tmp/job.sh"), on="node1")
     finally:
         for name in bed.names:
             bed.user("rm", "/run/tmp/job.sh", on=name)
     assert causes(result)[0] == cause, outcomes(result)
     said = " ".join(result["causes"][0]["for"])
     assert node in said and word in said
-    assert result["fixes"][0]["badge"] == "holds", result["fixes"][0]
+    fix = result["fixes"][0]
+    assert fix["badge"] == "ran" and "IFNAME" not in fix["launch"], fix
+    ranks = [re.search(r"--node-rank (\d)", entry["launch"]) for entry in fix["nodes"]]
+    if cause != "rdzv-id-differs":  # there the rendezvous gives them out
+        assert sorted(rank[1] for rank in ranks if rank) == ["0", "1", "2", "3"], fix
 
 
 def test_a_killed_controller_leaves_nothing_on_any_node(bed: Nodes) -> None:
@@ -249,6 +269,18 @@ def test_no_more_than_what_was_given_is_asked_in_vain(bed: Nodes) -> None:
     assert done.returncode == 2 and "no nodes are named" in done.stderr
 
 
+OTHER_STORE = """
+class Foreign(TCPStore):
+    def __init__(self, host, port, world, is_master, **more):
+        if not is_master:
+            raise DistNetworkError("Connection reset by peer")
+        super().__init__(host, port, world, is_master, **more)
+    __init__.__doc__ = TCPStore.__init__.__doc__
+TCPStore = Foreign
+"""
+"""What was heard of torch 2.1.2 and 2.13.0 beside each other, whichever of them has the store."""
+
+
 class TestTrials:
     def test_a_dropped_port_is_cured_and_proven(self, bed: Nodes, tmp_path: Path) -> None:
         out = "/srv/home/out"
@@ -265,6 +297,31 @@ class TestTrials:
             assert entry["launch"] in text
         page = (bed.at / "home" / "out" / "report.html").read_text()
         assert "Who reaches whom" in page and "<svg" in page
+
+    @pytest.mark.parametrize(("cause", "own"), [
+        ("own-hostname-unresolvable", None), ("own-hostname-wrong-address", "10.99.0.77")],
+    )  # fmt: skip
+    def test_an_own_name_that_leads_nowhere(self, bed: Nodes, cause: str, own: str | None) -> None:
+        with known_as(bed, "node2", own):
+            result = bed.fleet("-w", "node[1-2]", launch=launch())
+        assert causes(result) == [cause]
+        assert "node2" in result["causes"][0]["for"][0]
+        fix = result["fixes"][0]
+        assert fix["badge"] == "ran" and "SOCKET_IFNAME=eth" in fix["launch"], fix
+
+    @pytest.mark.parametrize("store", ["", OTHER_STORE], ids=["understood", "not understood"])
+    def test_another_torch_is_blamed_where_it_parts_them(self, bed: Nodes, store: str) -> None:
+        """Torch 2.12.1 and 2.13.0 meet. Of 2.1.2 and 2.13.0 the client hears a reset."""
+        with another_torch(bed, "node3", store):
+            result = bed.fleet("-w", "node[1-3]", launch=launch())
+        if not store:
+            assert "2.1.0 on node3" in outcomes(result)["torch-differs-and-meets"]
+            assert causes(result) == [] and "trial-joined" in outcomes(result)
+            return
+        first = result["causes"][0]
+        assert (first["id"], first["certainty"]) == ("store-version-mismatch", "certain")
+        said = outcomes(result)["torch-parts-them"]
+        assert said.startswith("node3 with torch 2.1.0 can't meet node[1-2] with 2.")
 
     def test_two_troubles_at_once_and_the_corrected_job_trains(self, bed: Nodes) -> None:
         """The own names are loopback, and the meeting port is shut; what `--out` holds is then
@@ -429,3 +486,35 @@ def test_a_module_that_one_node_lacks() -> None:
         )
     finally:
         nodes.close()
+
+
+@pytest.mark.parametrize("said", [b"y\n", b"n\n", b"\x04"], ids=["yes", "no", "end of input"])
+def test_on_a_terminal_the_user_is_asked(bed: Nodes, tmp_path: Path, said: bytes) -> None:
+    (bed.at / "home" / "both.sh").write_text(
+        STARTS.format(torchrun=TORCHRUN, rank=0, count=2, common=COMMON)
+    )
+    words = ours("diagnose", "--no-trial", "--", "bash", "/srv/home/both.sh")
+    here = Terminal(tmp_path, command=[*bed.entered(), *as_alice(), *words])
+    try:
+        here.shows("The launch spans 2 hosts")
+        here.shows("[y/N]")
+        here.type(said)
+        assert here.ended() in (1, 5)
+        assert (b"LINKS" in here.bytes) == (said == b"y\n")
+    finally:
+        here.close()
+
+
+def test_a_job_that_failed_is_diagnosed_on_all_its_nodes(bed: Nodes) -> None:
+    """By `run` on one of them; what `--out` holds then trains."""
+    (bed.at / "home" / "train.py").write_text(TRAIN)
+    line = f"--nnodes 2 --node-rank 1 --master-addr node1 --master-port {PORT} --nproc-per-node 1"
+    job = (TORCHRUN, *line.split(), "--rdzv-conf", "timeout=3", "/srv/home/train.py")
+    words = ("run", "--json", "--fleet", "node[1-2]", "--out", "/srv/home/failed", "--", *job)
+    with filtered(bed, "node1", f"tcp dport {PORT} drop"):
+        asked = bed.user(*ours(*words), on="node2")
+        done = bed.user("timeout", "200", "bash", "/srv/home/failed/launch.sh")
+    assert asked.returncode == 1, asked.stderr
+    result = json.loads(asked.stdout)
+    assert causes(result)[0] == "firewall-blocks-port" and result["fixes"][0]["badge"] == "ran"
+    assert done.stdout.count("TRAINED 2.0") == 2, done.stdout + done.stderr

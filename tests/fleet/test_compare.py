@@ -17,7 +17,7 @@ from ddp_assist.app.whole import problems
 from ddp_assist.probes.catalogue import probes
 from ddp_assist.probes.fleet import ways
 from ddp_assist.probes.fleet.compare import compare, kinds, merged
-from ddp_assist.probes.fleet.engine import Node
+from ddp_assist.probes.fleet.engine import Node, apart
 from ddp_assist.probes.fleet.links import FULL, judge, pairs
 from ddp_assist.probes.fleet.parcel import parcel
 from ddp_assist.probes.fleet.part import plans
@@ -51,7 +51,13 @@ def test_the_odd_one_out_comes_first() -> None:
     nodes = [node(f"n{i}", "2.4.1" if i == 7 else "2.6.0") for i in range(1, 65)]
     sentence = said(*nodes)["torch-differs"]
     assert sentence == "the version of torch differs: 2.4.1 on n7; 2.6.0 on n[1-6,8-64]"
-    assert kinds(nodes)["n7"] == "A" and kinds(nodes)["n8"] == "B"
+    assert kinds(nodes)["n7"] == ("A", "torch 2.4.1") and kinds(nodes)["n8"] == ("B", "")
+
+
+def test_a_word_that_was_long_on_its_way_is_no_other_clock() -> None:
+    assert apart(1000.0, begun=990.0, now=1010.0) == 0.0
+    assert apart(1070.0, begun=990.0, now=1010.0) == 60.0
+    assert apart(930.0, begun=990.0, now=1010.0) == -60.0
 
 
 def test_a_thousand_nodes_fold_into_few_words() -> None:

@@ -16,6 +16,7 @@ from ddp_assist.app.fleet import STAGES, Hosts
 from ddp_assist.app.machine import Begun
 from ddp_assist.app.question import Question
 from ddp_assist.screens.hosts import NOW
+from ddp_assist.screens.messages import Looked
 
 sys.path.append(str(Path(__file__).parents[1] / "screens"))
 from screen_text import demo, shown, until, words  # type: ignore[import-not-found]  # noqa: E402
@@ -90,6 +91,10 @@ async def test_answers_show_as_they_come() -> None:
             assert NOW["look"] in words(app) and "asked n[40-63]" in words(app), shown(app)
             assert "timed-out" in words(app) and "n13" in words(app), "who failed is known by now"
             assert app.session.hosts is None
+            # What this host was asked comes to its end meanwhile.
+            app.post_message(Looked(app.session.diagnosis, []))
+            many.meeting.fleet.nodes["n40"].state = "ok"
+            await until(pilot, lambda: "41 of 64 nodes have answered" in words(app))
         finally:
             gate.set()
         # The links are drawn before a cure has been looked for.

@@ -93,9 +93,14 @@ class Terminal:
         now = termios.tcgetattr(self.slave)
         return off and shown and now[:4] == self.before[:4]
 
+    @property
+    def closed(self) -> bool:
+        return self.master < 0
+
     def close(self) -> None:
         if self.child.poll() is None:
             self.child.kill()
             self.child.wait(10)
         os.close(self.master)
         os.close(self.slave)
+        self.master = -1
