@@ -285,7 +285,7 @@ class Assistant(Trials):
 
     @work(thread=True, exclusive=True, group="hosts", exit_on_error=False)
     def _ask_hosts(self, nodes: str, session: Session) -> None:
-        from ddp_assist.app.nodes import NodesUnclear
+        from ddp_assist.app.nodes import NONE, NodesUnclear
 
         worker = get_current_worker()
 
@@ -296,7 +296,8 @@ class Assistant(Trials):
             diagnosis, fixes, result = self.machine.hosts(nodes, session.question, begun)
         except NodesUnclear as why:
             session.asking = False
-            self.post_message(m.Said(str(why)))
+            said = "no nodes are known here: n names them" if str(why) == NONE else str(why)
+            self.post_message(m.Said(said))
             return
         if not worker.is_cancelled and session is self.session:  # nothing else was asked meanwhile
             fixes = fixes or self._first_fixes(diagnosis)
