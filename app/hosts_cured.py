@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddp_assist.app.diagnose import Diagnosis, conclude
-from ddp_assist.app.fixes.for_nodes import PASSED_ON, Agreement, for_all
+from ddp_assist.app.fixes.for_nodes import PASSED_ON, Agreement, for_all, in_one_piece
 from ddp_assist.app.fixes.hostfile import corrected, is_in_words
 from ddp_assist.app.fixes.launch_started import has_one_rank_for_all
 from ddp_assist.app.fixes.launch_words import option_name

@@ -228,7 +228,7 @@ def test_what_the_nodes_were_told(bed: Nodes, cause: str) -> None:
     said = " ".join(result["causes"][0]["for"])
     assert node in said and word in said
     fix = result["fixes"][0]
-    assert fix["badge"] == "ran" and "IFNAME" not in fix["launch"], fix
+    assert fix["badge"] == "ran", fix
     ranks = [re.search(r"--node-rank (\d)", entry["launch"]) for entry in fix["nodes"]]
     if cause != "rdzv-id-differs":  # there the rendezvous gives them out
         assert sorted(rank[1] for rank in ranks if rank) == ["0", "1", "2", "3"], fix
@@ -406,7 +406,7 @@ import torch.distributed as dist
 dist.init_process_group("gloo", timeout=timedelta(seconds=120))
 one = torch.ones(1)
 dist.all_reduce(one)
-print("TRAINED", one.item(), flush=True)
+print(f"TRAINED {one.item()}\n", end="", flush=True)
 dist.barrier()
 dist.destroy_process_group()
 """
