@@ -16,6 +16,7 @@ from ddp_assist.probes.host.words import brief, several
 from ddp_assist.probes.launch.plan import LaunchPlan
 from ddp_assist.probes.model import Finding, Target, unknown
 from ddp_assist.probes.network.endpoints import is_here
+from ddp_assist.probes.network.scope import is_submitted
 from ddp_assist.probes.script.facts import ScriptFacts, read_facts, script_of
 from ddp_assist.probes.script.imports import Needed, needed, put_on_path
 from ddp_assist.probes.script.read import ScriptError
@@ -127,7 +128,7 @@ def _lies_in(name: str, cwd: Path) -> Path | None:
 def _played_here(target: Target) -> LaunchPlan | None:
     """The command that runs the script on this host."""
     own = socket.gethostname().partition(".")[0]
-    for plan in target.plans:
+    for plan in () if is_submitted(target) else target.plans:
         same = target.plan is None or plan.script == target.plan.script
         mine = plan.host is None or is_here(plan.host) or plan.host.partition(".")[0] == own
         if same and mine and not plan.conditional:

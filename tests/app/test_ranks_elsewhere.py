@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_so_does_what_srun_starts_outside_of_a_job(tmp_path: Path) -> None:
     found = asked(tmp_path, "srun", "-N2", "torchrun", "--nnodes=2", "train.py")
     assert "Slurm chooses the hosts" in unknown(found, "place")
     assert not {"name", "own-name", "torch", "python"} & {f.probe for f in found.findings}
+
+
+def test_modules_of_what_is_submitted_are_not_looked_for_here(tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text(f"#!/bin/bash\n{sys.executable} train.py\n")
+    for words, named in ((("sbatch", "job.sh"), False), (("bash", "job.sh"), True)):
+        (tmp_path / "train.py").write_text(f"import tokenizerz\n{TRAIN}")
+        found = diagnose(Question(launch=words, env={"PATH": "/bin"}, cwd=tmp_path))
+        assert any(f.key == "script.module-missing" for f in found.findings) is named
 
 
 def test_the_same_file_run_here_is_judged_here(tmp_path: Path) -> None:
