@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types contracts suite suite-apart suite-here proof bench screenshots clean
+.PHONY: run test lint types contracts suite suite-reads suite-lives proof bench screenshots clean
 
 run: $(VENV)/.run
 	@$(BIN)/ddp-assist $(ARGS)
@@ -31,17 +31,17 @@ types:
 contracts:
 	PYTHONPATH=tests/typing $(BIN)/lint-imports
 
-# What reads, and hosts in namespaces of their own, beside what starts and looks at jobs of this host.
-APART := $(addprefix tests/,fixes fleet fuzz launch logs redaction script text test_recorded_cases.py test_wordings.py)
+# What only reads runs beside what starts jobs and watches them, and gives way to it.
+READS := $(addprefix tests/,fixes fuzz launch logs redaction script text test_recorded_cases.py test_wordings.py)
 
 suite:
-	$(MAKE) --jobs=2 --keep-going suite-apart suite-here
+	$(MAKE) --jobs=2 --keep-going suite-reads suite-lives
 
-suite-apart:
-	$(BIN)/python -m pytest -o cache_dir=.pytest_cache/apart $(APART) $(PYTEST)
+suite-reads:
+	nice -n 19 $(BIN)/python -m pytest -o cache_dir=.pytest_cache/reads $(READS) $(PYTEST)
 
-suite-here:
-	$(BIN)/python -m pytest -o cache_dir=.pytest_cache/here tests $(APART:%=--ignore=%) $(PYTEST)
+suite-lives:
+	$(BIN)/python -m pytest -o cache_dir=.pytest_cache/lives tests $(READS:%=--ignore=%) $(PYTEST)
 
 # Every fault live, at every moment, and varied; the table is kept in docs/proof.md. Needs root.
 # ARGS="-f ports -v 3" does one family, with three variations of each; see live_proof.py --help.

@@ -99,6 +99,7 @@ def trial(asked: dict[str, Any]) -> Reply:
     from ddp_assist.probes.trial.warm import WarmTorch
 
     global WARM
+    TRIED.set()
     ways.close()
     env = part.environment(asked)
     target, _ = part.target(asked, env)
@@ -115,6 +116,8 @@ def trial(asked: dict[str, Any]) -> Reply:
 
 WARM: Any = None
 GONE = threading.Event()
+TRIED = threading.Event()
+"""Set before the first trial makes anything that is to be taken away again."""
 DOES = {"look": look, "listen": ways.listen, "connect": ways.connect, "trial": trial}
 
 
@@ -128,7 +131,7 @@ def main() -> None:
         for line in sys.stdin.buffer:
             requests.put(line)
         GONE.set()
-        if WARM is None:
+        if not TRIED.is_set():
             os._exit(_swept(0))
         _swept(0)  # at once: whoever ends this node's processes next must find nothing to leave
         requests.put(b"")

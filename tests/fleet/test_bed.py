@@ -406,7 +406,7 @@ import torch.distributed as dist
 dist.init_process_group("gloo", timeout=timedelta(seconds=120))
 one = torch.ones(1)
 dist.all_reduce(one)
-print(f"TRAINED {one.item()}\n", end="", flush=True)
+print(f"TRAINED {one.item()}\\n", end="", flush=True)
 dist.barrier()
 dist.destroy_process_group()
 """
