@@ -71,8 +71,8 @@ def test_troubles_among_many_are_told_apart(bed: Nodes, terminal: Terminal) -> N
     that are alike in one line."""
     terminal.shows(f"{LOOPBACK} this host's own name {LOOPBACK} is the loopback address")
     terminal.shows("answered node[03,08] torch 2.1.0")
-    # Where this host is slow its time is up by now.
-    assert re.search(rf"(asked|hangs) +{HANGING}", terminal.text), terminal.text
+    # Where this host is quick the dead one is still awaited too; where it is slow nobody is.
+    assert re.search(rf"(asked|hangs) +({HANGING}|node\[05,07\])", terminal.text), terminal.text
     terminal.shows("enter goes on to it and 2 more")
     text = terminal.text
     assert "CERTAIN: The host's own name leads to 127.x" in text
