@@ -33,8 +33,10 @@ def table() -> str:
         rows.append(line(found))
     host = parts["check"]["machine"]
     where = f"{host['cores']} cores ({host['cpu'] or host['machine']}), {host['system']}"
+    sat = sorted({part["sittings"] for part in parts.values()})
+    sittings = f"{sat[0]} to {sat[-1]} sittings" if len(sat) > 1 else f"{sat[0]} sittings"
     said = (f"On {where}, Python {host['python']}, torch {host['torch']}; medians, both sides in "
-            "turn, in two sittings, and between which ratios all rounds lay.")  # fmt: skip
+            f"turn, in {sittings}, and between which ratios all rounds lay.")  # fmt: skip
     head = ["| what you wait for | here | what people use today | times |", "|---|---|---|---|"]
     return "\n".join([said, "", *head, *rows])
 
