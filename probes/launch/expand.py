@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import fnmatch
-import operator
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Union
 
 from ddp_assist.probes.launch.plan import Assignment, Span
 from ddp_assist.probes.launch.shell import ELSEWHERE, NOTHING, Traced, skip, tokens
+from ddp_assist.probes.launch.sums import reckoned
 
 NAME = re.compile(r"[A-Za-z_]\w*|[0-9@*#?$!-]")
 PARAMETER = re.compile(
@@ -242,7 +241,7 @@ class _Reading:
     def dollar(self, word: Traced, i: int, end: int, quoted: bool) -> int:
         text = word.text
         if text.startswith("$((", i) and text[end - 2 : end] == "))":
-            number = arithmetic(text[i + 3 : end - 2], self.scope)
+            number = reckoned(text[i + 3 : end - 2], self.digits)
             span = word.raw_span(i, end)
             value: Value = None if number is None else Traced.computed(str(number), span)
         elif text.startswith("$(", i):
@@ -264,6 +263,10 @@ class _Reading:
         variable = self.scope.variables.get(name)
         words = variable.partly if variable else None
         return words if words and re.search(r"\s", words.text) else None
+
+    def digits(self, name: str) -> str | None:
+        value, _ = self.scope.value(name, (0, 0))
+        return value.text if isinstance(value, Traced) else None
 
     def special(self, name: str, span: Span, quoted: bool) -> Value:
         arguments = self.scope.arguments
@@ -291,7 +294,7 @@ class _Reading:
         else:
             value, is_set = self.scope.value(name, span)
         if isinstance(value, tuple) and index not in ("@", "*") and name not in ("@", "*"):
-            at = arithmetic(index or "0", self.scope)
+            at = reckoned(index or "0", self.digits)
             if at is None:
                 return None
             value = value[at] if -len(value) <= at < len(value) else NOTHING
@@ -338,38 +341,6 @@ def _stripped(value: Traced, action: str, pattern: str) -> Value:
         if fnmatch.fnmatchcase(rest, pattern):
             return value.cut(end, size) if action[0] == "#" else value.cut(0, end)
     return value
-
-
-SUMS: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-    ast.Div: lambda a, b: int(a / b), ast.Mod: lambda a, b: a - b * int(a / b),
-}  # fmt: skip
-
-
-def arithmetic(text: str, scope: Scope) -> int | None:
-    """`$(( ))` with the four operations and known variables; None for all else."""
-
-    def number(match: re.Match[str]) -> str:
-        value, _ = scope.value(match[1], (0, 0))
-        digits = value.text.strip() if isinstance(value, Traced) else "unknown"
-        return f" {int(digits)} " if re.fullmatch(r"-?\d{1,12}", digits) else " unknown "
-
-    def reckon(node: ast.expr) -> int:
-        if isinstance(node, ast.BinOp) and type(node.op) in SUMS:
-            return SUMS[type(node.op)](reckon(node.left), reckon(node.right))
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -reckon(node.operand)
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            return node.value
-        raise ValueError("not a plain sum")
-
-    if len(text) > 200:
-        return None
-    plain = re.sub(r"\$?\{?\b([A-Za-z_]\w*)\}?", number, text)
-    try:
-        return reckon(ast.parse(plain.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, RecursionError):
-        return None
 
 
 def substitution(inner: Traced, span: Span, scope: Scope) -> Value:
