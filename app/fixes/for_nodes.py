@@ -64,7 +64,7 @@ def spread(launch: Launch) -> bool:
 def in_one_piece(launch: Launch) -> bool:
     """Whether it is started once for all nodes: by a scheduler, or since it logs in itself."""
     by_itself = any(p.scheduler or p.starts_all or is_everywhere(p) for p in launch.plans)
-    return spread(launch) or by_itself or launch.interpreter == "sbatch"
+    return spread(launch) or by_itself or launch.is_submitted
 
 
 def for_all(launch: Launch, agreed: Agreement) -> dict[str, Launch]:

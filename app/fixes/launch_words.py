@@ -167,7 +167,7 @@ def edited(situation: Situation, rule: Rule) -> Launch | None:
 def meeting(situation: Situation, launch: Launch, port: int | None = None) -> dict[str, Any] | None:
     """What a trial must be told to let ranks meet as the corrected launch says."""
     plan = launch.main
-    if plan is None or launch.interpreter == "sbatch":
+    if plan is None or launch.is_submitted:
         return None  # what is submitted runs on hosts that Slurm chooses: here it proves nothing
     address = plan.master_addr or "127.0.0.1"
     if plan.rdzv_endpoint:

@@ -197,7 +197,7 @@ def rdzv_id(target: Target) -> Iterator[Finding]:
 def is_for_each_node(target: Target, plan: LaunchPlan) -> bool:
     """Whether the launch starts one node of several: somebody runs it again on the others."""
     alone = len(target.plans) == 1 and plan.host is None and not plan.repeated
-    submitted = target.launch is not None and target.launch.interpreter == "sbatch"
+    submitted = target.launch is not None and target.launch.is_submitted
     return alone and plan.scheduler is None and not submitted and (nodes(plan) or 1) > 1
 
 

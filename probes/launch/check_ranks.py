@@ -208,7 +208,7 @@ def _is_first_without(target: Target, plan: LaunchPlan) -> bool:
 
 def without_srun(target: Target) -> Iterator[Finding]:
     """A batch script runs on the first of its nodes, and so does what it starts without srun."""
-    if target.launch is None or target.launch.interpreter != "sbatch" or len(target.plans) != 1:
+    if target.launch is None or not target.launch.is_submitted or len(target.plans) != 1:
         return
     plan, given = target.plans[0], whole(target.plans[0].env.get("SLURM_NNODES"))
     elsewhere = plan.scheduler or plan.host or plan.repeated or plan.conditional

@@ -162,6 +162,11 @@ class Launch:
     def main(self) -> LaunchPlan | None:
         return self.plans[0] if self.plans else None
 
+    @property
+    def is_submitted(self) -> bool:
+        """Whether Slurm runs it, on hosts that it chooses."""
+        return self.interpreter == "sbatch"
+
     def shell(self, out_dir: Path | None = None, copies: Mapping[Path, Path] | None = None) -> str:
         """The text of a `launch.sh` that means the same from any directory.
 

@@ -51,7 +51,7 @@ def reread(launch: Launch, text: str) -> Launch:
         nowhere = (ELSEWHERE, ELSEWHERE)
         scope.arguments = tuple(Traced.computed(w, nowhere) for w in launch.arguments)
         _outer(launch, scope)
-        if launch.interpreter == "sbatch":
+        if launch.is_submitted:
             over = re.sub(r" (?=-)", "\n#SBATCH ", " ".join(["", *launch.submitted]))
             scope.variables |= _slurm(text + over)
             scope.elsewhere = True

@@ -122,7 +122,7 @@ def as_script(launch: Launch, out_dir: Path | None, copies: Mapping[Path, Path])
 
 def started_by(launch: Launch) -> list[str]:
     """The words before `launch.sh` that start it as the user's own script was started."""
-    return [launch.interpreter, *launch.submitted] if launch.interpreter == "sbatch" else ["bash"]
+    return [launch.interpreter, *launch.submitted] if launch.is_submitted else ["bash"]
 
 
 def _hostfiles(

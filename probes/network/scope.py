@@ -39,7 +39,7 @@ def is_submitted(target: Target) -> bool:
     if target.launch is None or target.job is not None:
         return False
     by_srun = bool(target.plans) and all(plan.scheduler == "srun" for plan in target.plans)
-    return target.launch.interpreter == "sbatch" or (
+    return target.launch.is_submitted or (
         by_srun and "SLURM_JOB_ID" not in target.env
     )
 
